@@ -1,0 +1,23 @@
+"""Dynamics and landscapes of shallow ReLU networks."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from .network import (
+    ShallowReLU as ShallowReLU,
+    activation_pattern as activation_pattern,
+    balance as balance,
+    canonical as canonical,
+    dead_neurons as dead_neurons,
+    hidden_vectors as hidden_vectors,
+    kinks as kinks,
+    ravel as ravel,
+    stack as stack,
+    take as take,
+    unravel as unravel,
+    variation_norm as variation_norm,
+)
+
+try:
+    __version__ = version("relujax")
+except PackageNotFoundError:  # a source tree on the path, not installed
+    __version__ = "0+unknown"
