@@ -2,6 +2,13 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from .loss import (
+    AbstractCriterion as AbstractCriterion,
+    AbstractLoss as AbstractLoss,
+    EmpiricalLoss as EmpiricalLoss,
+    PopulationLoss as PopulationLoss,
+    SquaredError as SquaredError,
+)
 from .network import (
     ShallowReLU as ShallowReLU,
     activation_pattern as activation_pattern,
