@@ -2,6 +2,14 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from . import flow as flow
+from .flow import (
+    Ensemble as Ensemble,
+    FlowStatus as FlowStatus,
+    Trajectory as Trajectory,
+    flow_ensemble as flow_ensemble,
+    gradient_flow as gradient_flow,
+)
 from .loss import (
     AbstractCriterion as AbstractCriterion,
     AbstractLoss as AbstractLoss,

@@ -1,0 +1,39 @@
+"""Step-size control of diffrax on the scale of each neuron."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+from jaxtyping import Array
+
+from .field import Field
+
+
+class NeuronController(diffrax.AbstractAdaptiveStepSizeController):
+    """`diffrax.PIDController` with the error of θ_i judged against `rtol |θ_i| + atol |its neuron|`."""
+
+    field: Field
+    rtol: float | Array
+    atol: float | Array
+    norm = staticmethod(optx.rms_norm)
+
+    def wrap(self, direction):
+        return self
+
+    def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
+        if dt0 is None:
+            velocity = self.field(y0)
+            norms = self.field.neuron_norms(y0)
+            speeds = jnp.sqrt(self.field.neuron_products(velocity, velocity))
+            moving = (speeds > 0) & (norms > 0)
+            fastest = jnp.min(jnp.where(moving, norms / jnp.where(moving, speeds, 1.0), jnp.inf))
+            dt0 = jax.lax.stop_gradient(jnp.minimum(0.01 * fastest, t1 - t0))
+        return self._controller().init(terms, t0, t1, y0, dt0, args, func, error_order)
+
+    def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):
+        scales = (jax.lax.stop_gradient(self.field.scale(y, self.rtol, self.atol)) for y in (y0, y1_candidate))
+        return self._controller().adapt_step_size(t0, t1, *scales, args, y_error, error_order, controller_state)
+
+    def _controller(self):
+        # a neuron that is exactly 0 has scale 0 and error 0
+        return diffrax.PIDController(rtol=1.0, atol=1e-300, pcoeff=0.4, icoeff=0.3)

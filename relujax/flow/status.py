@@ -1,0 +1,25 @@
+"""How a flow ended."""
+
+import enum
+
+
+class FlowStatus(enum.IntEnum):
+    """Why the integration of one network stopped; arrays of statuses compare with the members, `status == CONVERGED`.
+
+    - `CONVERGED`: the gradient norm fell below the one asked for, and no neuron still grows or turns.
+    - `END_TIME`: the end time was reached.
+    - `STEP_LIMIT`: the cap on the number of steps was reached before either.
+    - `STEP_TOO_SMALL`: no step changes the time any more at this tolerance.
+    - `DIVERGED`: the state is no longer finite.
+    """
+
+    CONVERGED = 0
+    END_TIME = 1
+    STEP_LIMIT = 2
+    STEP_TOO_SMALL = 3
+    DIVERGED = 4
+
+    @property
+    def words(self) -> str:
+        """The member's name in words, as it is printed."""
+        return self.name.lower().replace("_", " ")

@@ -1,0 +1,96 @@
+"""Gradient flow of one network, differentiable end to end."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from ..loss import AbstractLoss
+from ..network import RealArray, ShallowReLU, ravel, unravel
+from .checks import check_flow
+from .controller import NeuronController
+from .field import Field
+from .result import Trajectory
+from .status import FlowStatus
+
+
+def gradient_flow(
+    loss: AbstractLoss,
+    net: ShallowReLU,
+    *,
+    end_time: float,
+    save_at: Float[RealArray, " s"] | diffrax.SaveAt | None = None,
+    rtol: float = 1e-6,
+    atol: float = 1e-6,
+    solver: diffrax.AbstractSolver | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    max_steps: int = 100_000,
+    throw: bool = False,
+) -> Trajectory:
+    """Follow the gradient flow `dθ/dt = −∇L(θ)` of one network up to `end_time`, by diffrax.
+
+    **Arguments:**
+
+    - `end_time`: flow time at which to stop.
+    - `save_at`: ascending times in `[0, end_time]` whose networks are kept in `.path`, or a `diffrax.SaveAt`.
+    - `rtol`, `atol`: the local error of parameter θ_i may be `rtol |θ_i| + atol |its neuron|`, in root mean square.
+    - `solver`: any diffrax solver, `diffrax.Tsit5()` unless said otherwise.
+    - `adjoint`: any diffrax adjoint; by default reverse mode with checkpoints. `diffrax.ForwardMode()` and
+      `diffrax.DirectAdjoint()` serve forward mode.
+    - `throw`: raise when the flow does not reach `end_time`, rather than say so in `.status`.
+
+    **Returns:** a `Trajectory`. Gradients go through it: `jax.grad` of a function of the end is the derivative along the flow,
+    in the network and in the arrays of the loss. On an empirical loss this ignores what moves the times of the kinks.
+
+    **Raises:** `ValueError` for a stack, and for times or tolerances out of range.
+
+    ```python
+    >>> import jax, jax.numpy as jnp, relujax as rj
+    >>> loss = rj.EmpiricalLoss(jnp.array([[1.0]]), jnp.array([1.0]))
+    >>> end = rj.gradient_flow(loss, rj.ShallowReLU(jnp.array([[0.1]]), jnp.array([0.1])), end_time=40.0)
+    >>> round(float(end.networks.amplitudes[0]), 6)
+    1.0
+
+    ```
+    """
+    plain = save_at if not isinstance(save_at, diffrax.SaveAt) else None
+    times = check_flow(net, stacked=False, end_time=end_time, rtol=rtol, atol=atol, max_steps=max_steps, save_at=plain)
+    keep = save_at if isinstance(save_at, diffrax.SaveAt) else diffrax.SaveAt(ts=times) if times.size else None
+    saves = {"end": diffrax.SubSaveAt(t1=True)} | ({} if keep is None else {"path": keep.subs})
+    field = Field(loss, jax.tree.map(jnp.asarray, net))
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, state, args: field(state)),
+        diffrax.Tsit5() if solver is None else solver,
+        t0=0.0,
+        t1=end_time,
+        dt0=None,
+        y0=ravel(net),
+        saveat=diffrax.SaveAt(subs=saves),
+        stepsize_controller=NeuronController(field, rtol, atol),
+        adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
+        max_steps=max_steps,
+        throw=throw,
+    )
+    end = unravel(net, solution.ys["end"][0])
+    path = None if keep is None else unravel(net, solution.ys["path"])
+    return Trajectory(
+        networks=end,
+        times=solution.ts["end"][0],
+        losses=loss(end),
+        gradient_norms=jnp.linalg.norm(ravel(loss.gradient(end))),
+        status=_status(solution),
+        stats={
+            "steps": solution.stats["num_steps"],
+            "rejected": solution.stats["num_rejected_steps"],
+        },
+        observed={} if path is None else {"loss": jax.vmap(loss)(path)},
+        save_times=None if keep is None else solution.ts["path"],
+        path=path,
+    )
+
+
+def _status(solution):
+    finite = jnp.all(jnp.isfinite(solution.ys["end"]))
+    at_end = jnp.where(diffrax.is_successful(solution.result), FlowStatus.END_TIME, FlowStatus.STEP_LIMIT)
+    too_small = solution.result == diffrax.RESULTS.dt_min_reached
+    return jnp.where(finite, jnp.where(too_small, FlowStatus.STEP_TOO_SMALL, at_end), FlowStatus.DIVERGED)
