@@ -1,9 +1,7 @@
 """Gradient flow of many networks at once."""
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import diffrax
@@ -14,7 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ..loss import AbstractLoss, EmpiricalLoss
-from ..network import RealArray, ShallowReLU, ravel, take, unravel
+from ..network import RealArray, ShallowReLU, ravel, unravel
+from ..parallel import Progress, chunk_size, map_chunks
 from .checks import check_flow
 from .field import Field
 from .integrate import Limits, integrate
@@ -36,7 +35,7 @@ def flow_ensemble(
     max_steps: int = 100_000,
     save_at: Float[RealArray, " s"] | None = None,
     observe: Observables = (),
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     block: int | None = None,
 ) -> Ensemble:
     """Follow the gradient flow of every network of a stack, each with its own step sizes and its own stop.
@@ -80,37 +79,27 @@ def flow_ensemble(
     if gradient_norm is None:
         gradient_norm = 0.0 if np.all(np.isfinite(end_time)) else 10 * rtol
     observables = _named(observe)
-    block, chunk = _block_and_chunk(loss, nets, block)
+    block = _block(loss, nets) if block is None else block
+    chunk = chunk_size(number, block=block)
     ends = np.broadcast_to(np.asarray(end_time, dtype), number)
     common = [jnp.asarray(value, dtype) for value in (gradient_norm, rtol, atol)] + [jnp.asarray(max_steps)]
 
-    def run(start, device):
-        index = np.minimum(np.arange(start, start + chunk), number - 1)
-        given = (loss, take(nets, index), ends[index], common, times)
-        arrays, static = eqx.partition(given, eqx.is_array_like)
-        placed = eqx.combine(jax.device_put(arrays, device), static)
-        out = _solve_chunk(*placed, stepper, observables, block)
-        kept = min(chunk, number - start)
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[:kept], out)
+    def run(part):
+        part_nets, part_ends = part
+        return _solve_chunk(loss, part_nets, part_ends, common, times, stepper, observables, block)
 
-    parts = _in_parallel(run, range(0, number, chunk), number, chunk, progress)
-    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-    state, velocity_norm, time, losses, status, steps, rejected, evaluations, saved = joined
+    joined = map_chunks(run, (jax.tree.map(np.asarray, nets), ends), chunk=chunk, progress=progress)
+    networks, gradient_norms, time, losses, status, steps, rejected, evaluations, saved = joined
     return Ensemble(
-        networks=unravel_each(nets, jnp.asarray(state)),
+        networks=networks,
         times=time,
         losses=losses,
-        gradient_norms=velocity_norm,
+        gradient_norms=gradient_norms,
         status=status,
         stats={"steps": steps, "rejected": rejected, "field_evaluations": evaluations},
         observed=saved,
         save_times=None if save_at is None else np.asarray(times),
     )
-
-
-def unravel_each(nets: ShallowReLU, vectors: Float[RealArray, "B p"]) -> ShallowReLU:
-    """`unravel` of every row of `vectors` with the member of the stack that it belongs to."""
-    return jax.vmap(unravel)(jax.tree.map(jnp.asarray, nets), vectors)
 
 
 @eqx.filter_jit
@@ -128,11 +117,12 @@ def _solve_chunk(loss, nets, end_times, common, save_times, stepper, observables
             return {name: jnp.asarray(function(here)) for name, function in observables_now}
 
         end = integrate(field, stepper, ravel(net), limits, save_times, observe)
+        last = unravel(net, end.state)
         return (
-            end.state,
+            last,
             jnp.linalg.norm(end.velocity),
             end.time,
-            loss(unravel(net, end.state)),
+            loss(last),
             end.status,
             end.steps,
             end.rejected,
@@ -149,35 +139,9 @@ def _named(observe: Observables):
     return tuple((function.__name__, function) for function in observe)
 
 
-def _block_and_chunk(loss, nets, block):
-    """Networks that step together, and networks that make one call: a power of two of blocks, so that few sizes compile."""
-    number = nets.weights.shape[0]
+def _block(loss, nets):
+    """Networks that step together: a batch runs until its slowest member stops, but spreads the cost of small operations."""
     if jax.default_backend() != "cpu":
-        block = block or min(2 ** math.ceil(math.log2(max(number, 1))), 16384)
-        return block, block
-    if block is None:
-        # a batch runs until its slowest member stops, but spreads the cost of starting small operations
-        large = isinstance(loss, EmpiricalLoss) and loss.targets.size * nets.width >= 256
-        block = 1 if large else 16
-    eighth = max(number / 8, 1)
-    return block, block * 2 ** max(0, math.ceil(math.log2(min(eighth, 512) / block)))
-
-
-def _in_parallel(run, starts, number, chunk, progress):
-    """`run(start, device)` for every start, on all devices, or on one worker thread a core of a CPU; results in order."""
-    devices = jax.local_devices()
-    workers = len(devices)
-    if devices[0].platform == "cpu":
-        workers = max(workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(workers)
-    try:
-        futures = [pool.submit(run, start, devices[i % len(devices)]) for i, start in enumerate(starts)]
-        parts = []
-        for start, future in zip(starts, futures, strict=True):
-            parts.append(future.result())
-            if progress is not None:
-                progress(min(start + chunk, number), number)
-        return parts
-    finally:
-        # on an interrupt the chunks that have not begun are dropped
-        pool.shutdown(wait=True, cancel_futures=True)
+        return chunk_size(nets.weights.shape[0])
+    large = isinstance(loss, EmpiricalLoss) and loss.targets.size * nets.width >= 256
+    return 1 if large else 16

@@ -1,0 +1,188 @@
+"""From the neighbourhood of a critical point to the point itself, at the precision of the arithmetic."""
+
+import enum
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .._precision import require_x64
+from ..loss import AbstractLoss
+from ..network import RealArray, ShallowReLU, is_stacked, ravel, unravel
+from ..parallel import Progress, chunk_size, map_chunks
+
+_ITERATIONS = 60
+_WAYPOINTS = (0.0, 1 / 3, 2 / 3, 1.0)
+
+
+class PolishStatus(enum.IntEnum):
+    """How a polish ended.
+
+    - `CONVERGED`: the gradient norm is at the tolerance and the point lies in the basin it started from: the Hessian has the
+      same signature on the whole way from the start.
+    - `BASIN_CHANGED`: a critical point was reached, but the signature of the Hessian changed on the way, so that the flow
+      from the start may end elsewhere.
+    - `STALLED`: the gradient norm stopped falling above the tolerance.
+    """
+
+    CONVERGED = 0
+    BASIN_CHANGED = 1
+    STALLED = 2
+
+    @property
+    def words(self) -> str:
+        """The member's name in words, as it is printed."""
+        return self.name.lower().replace("_", " ")
+
+
+class Polished(eqx.Module):
+    """Networks after a polish, with the gradient norm, the Euclidean distance moved and the `PolishStatus` of each."""
+
+    networks: ShallowReLU
+    gradient_norms: Float[RealArray, "*batch"]
+    distances: Float[RealArray, "*batch"]
+    status: Int[Array | np.ndarray, "*batch"]
+
+
+def polish(
+    loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1e-13, progress: Progress | None = None
+) -> Polished:
+    """Move a network, or every network of a stack, to the critical point it is close to.
+
+    **Arguments:**
+
+    - `tolerance`: the gradient norm to reach, over the trained parameters.
+
+    **Returns:** a `Polished`; nothing is raised for a network that does not converge, its `status` says so.
+
+    Where the Hessian is positive definite this is Newton's method. Elsewhere each step is the minimum-norm solution of
+    `H s = −∇L` over the eigenvalues above rounding, so that nothing moves along flat directions, where an untruncated step
+    would slide to another point of a manifold of minima; for an interpolating network this is the Gauss–Newton step.
+    A step that does not lower the gradient norm is shortened. A point that converges but may have left its basin is
+    reported as `BASIN_CHANGED`, with the distance it moved.
+
+    On an empirical loss the activation pattern is re-evaluated at every step. Neurons parked on a kink make that pattern a
+    matter of rounding; such points end as `STALLED`.
+
+    **Raises:** `ValueError` in single precision.
+
+    ```python
+    >>> import jax.numpy as jnp, relujax as rj
+    >>> loss = rj.PopulationLoss(rj.ShallowReLU(jnp.eye(2), jnp.ones(2), train=("weights",)))
+    >>> near = rj.ShallowReLU(jnp.array([[1.01, 0.0], [0.02, 0.99]]), jnp.ones(2), train=("weights",))
+    >>> bool(rj.polish(loss, near).gradient_norms < 1e-13)
+    True
+
+    ```
+    """
+    require_x64("polish", nets)
+    if not is_stacked(nets):
+        one = polish(loss, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], nets), tolerance=tolerance)
+        return jax.tree.map(lambda leaf: leaf[0], one)
+    return _polish_stack(loss, nets, tolerance, progress, only_minima=False)
+
+
+def polish_minima(loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1e-13) -> Polished:
+    """`polish` of a stack for points that may be near a minimum: gives up as `STALLED` where the Hessian is not positive definite.
+
+    A network that ends as `CONVERGED` lies with its start in a region where the Hessian is positive definite along the
+    segment between them, and the gradient flow from that start ends there too.
+    """
+    require_x64("polish_minima", nets)
+    return _polish_stack(loss, nets, tolerance, None, only_minima=True)
+
+
+def _polish_stack(loss, nets, tolerance, progress, *, only_minima):
+    def run(part):
+        return _polish_chunk(loss, part, jnp.asarray(tolerance), only_minima)
+
+    chunk = chunk_size(nets.weights.shape[0])
+    return Polished(*map_chunks(run, jax.tree.map(np.asarray, nets), chunk=chunk, progress=progress))
+
+
+@eqx.filter_jit
+def _polish_chunk(loss, nets, tolerance, only_minima):
+    # one after another: the branches of a conditional are then taken, not both computed
+    return jax.lax.map(lambda net: _polish_one(loss, net, tolerance, only_minima), nets)
+
+
+def _polish_one(loss, net, tolerance, only_minima):
+    start = ravel(net)
+
+    def gradient(state):
+        return ravel(loss.gradient(unravel(net, state)))
+
+    def hessian(state):
+        return loss.hessian(unravel(net, state))
+
+    def advance(carry):
+        state, force, norm, count, _ = carry
+        step = _definite_step(hessian(state), force) if only_minima else newton_step(hessian(state), force)
+
+        def shorten(trial):
+            fraction, _, _, _ = trial
+            new = state + fraction * step
+            new_force = gradient(new)
+            return fraction / 4, new, new_force, jnp.linalg.norm(new_force)
+
+        # a full step first; `fraction` falls through 1, 1/4, 1/16, 1/64
+        _, new, new_force, new_norm = jax.lax.while_loop(
+            lambda trial: (trial[0] > 1 / 128) & ~(trial[3] < norm), shorten, (1.0, state, force, jnp.asarray(jnp.inf))
+        )
+        better = new_norm < norm
+        keep = lambda a, b: jnp.where(better, a, b)  # noqa: E731
+        return keep(new, state), keep(new_force, force), keep(new_norm, norm), count + 1, better
+
+    force = gradient(start)
+    first = (start, force, jnp.linalg.norm(force), jnp.asarray(0), jnp.asarray(True))
+    state, _, norm, _, _ = jax.lax.while_loop(
+        lambda carry: (carry[2] > tolerance) & (carry[3] < _ITERATIONS) & carry[4], advance, first
+    )
+    distance = jnp.linalg.norm(state - start)
+    kept = (_is_definite_along if only_minima else _same_signature)(hessian, start, state, distance)
+    status = jnp.where(kept, PolishStatus.CONVERGED, PolishStatus.BASIN_CHANGED)
+    return unravel(net, state), norm, distance, jnp.where(norm <= tolerance, status, PolishStatus.STALLED)
+
+
+def newton_step(hessian: Float[Array, "p p"], gradient: Float[Array, " p"]) -> Float[Array, " p"]:
+    """`−H⁻¹∇L` when H is positive definite, else the minimum-norm solution over the eigenvalues above rounding."""
+    step = _definite_step(hessian, gradient)
+
+    def general():
+        values, vectors = jnp.linalg.eigh(hessian)
+        seen = jnp.abs(values) > 1e-11 * jnp.max(jnp.abs(values))
+        return -vectors @ jnp.where(seen, (vectors.T @ gradient) / jnp.where(seen, values, 1.0), 0.0)
+
+    return jax.lax.cond(jnp.all(jnp.isfinite(step)), lambda: step, general)
+
+
+def _definite_step(hessian, gradient):
+    """Newton's step by Cholesky; not a number where the Hessian is not positive definite."""
+    return -jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(hessian), True), gradient)
+
+
+def _same_signature(hessian, start, end, distance):
+    """Whether the Hessian keeps its number of negative eigenvalues along the segment.
+
+    Cholesky settles the positive definite case. Otherwise eigenvalues are counted as negative below −distance λ_max: null
+    directions of the end have eigenvalues of that order at the start.
+    """
+
+    def index(t):
+        values = jnp.linalg.eigvalsh(hessian(start + t * (end - start)))
+        return jnp.sum(values < -jnp.maximum(distance, 1e-9) * values[-1])
+
+    return jax.lax.cond(
+        _is_definite_along(hessian, start, end, distance),
+        lambda: jnp.asarray(True),
+        lambda: jnp.all(jnp.diff(jax.lax.map(index, jnp.array(_WAYPOINTS))) == 0),
+    )
+
+
+def _is_definite_along(hessian, start, end, distance):
+    def is_definite(t):
+        return jnp.all(jnp.isfinite(jnp.linalg.cholesky(hessian(start + t * (end - start)))))
+
+    return jnp.all(jax.lax.map(is_definite, jnp.array(_WAYPOINTS)))

@@ -1,0 +1,185 @@
+"""What kind of point a network is at."""
+
+import enum
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .._precision import require_x64
+from ..hessian import eigenvalues
+from ..loss import AbstractLoss, EmpiricalLoss, PopulationLoss
+from ..network import (
+    RealArray,
+    ShallowReLU,
+    dead_neurons,
+    hidden_vectors,
+    is_stacked,
+    number_of_parameters,
+    ravel,
+    take,
+)
+
+
+class PointStatus(enum.IntEnum):
+    """The kinds of points; printed with spaces, `PointStatus.NOT_CRITICAL.words == "not critical"`.
+
+    - `MINIMUM`: critical, no negative eigenvalue, and every null direction explained (`Verdict.nullity_explained`).
+    - `KINK_MINIMUM`: on kinks of an empirical loss, critical in Clarke's sense, and not left at first or second order.
+    - `SADDLE`: critical, with a negative eigenvalue.
+    - `DESCENT_POINT`: on kinks of an empirical loss, with a direction of first-order descent that the almost-everywhere
+      gradient does not show.
+    - `DEGENERATE`: critical, no negative eigenvalue, with null directions that nothing explains.
+    - `NOT_CRITICAL`: the gradient norm is above the tolerance.
+    - `ESCAPING`: not critical, far from the origin and moving away from it while the loss is flat.
+    - `UNDECIDED`: the Hessian does not exist, or is not finite.
+    """
+
+    MINIMUM = 0
+    KINK_MINIMUM = 1
+    SADDLE = 2
+    DESCENT_POINT = 3
+    DEGENERATE = 4
+    NOT_CRITICAL = 5
+    ESCAPING = 6
+    UNDECIDED = 7
+
+    @property
+    def words(self) -> str:
+        """The member's name in words, as it is printed."""
+        return self.name.lower().replace("_", " ")
+
+
+class Verdict(eqx.Module):
+    """The kind of a point, and what it was judged by; every field has the leading axis of the networks.
+
+    - `status`: a `PointStatus`.
+    - `index`, `nullity`: eigenvalues below `−null_tolerance λ_max`, and within it.
+    - `nullity_explained`: null directions that rescaling, dead neurons and parallel neurons account for.
+    - `min_eigenvalue`, `max_eigenvalue`, and all `eigenvalues`, ascending.
+    - `gradient_norm`, `loss`, and `dead`, the number of neurons that never fire.
+    """
+
+    status: Int[Array | np.ndarray, "*batch"]
+    index: Int[Array | np.ndarray, "*batch"]
+    nullity: Int[Array | np.ndarray, "*batch"]
+    nullity_explained: Int[Array | np.ndarray, "*batch"]
+    min_eigenvalue: Float[RealArray, "*batch"]
+    max_eigenvalue: Float[RealArray, "*batch"]
+    eigenvalues: Float[RealArray, "*batch p"]
+    gradient_norm: Float[RealArray, "*batch"]
+    loss: Float[RealArray, "*batch"]
+    dead: Int[Array | np.ndarray, "*batch"]
+
+
+def classify(
+    loss: AbstractLoss, nets: ShallowReLU, *, gradient_tolerance: float = 1e-8, null_tolerance: float = 1e-9
+) -> Verdict:
+    """Say of a network, or of every network of a stack, whether it is a minimum, a saddle, or something else.
+
+    **Arguments:**
+
+    - `gradient_tolerance`: a point with a larger gradient norm is not critical.
+    - `null_tolerance`: eigenvalues within this times the largest count as zero.
+
+    The judgement is on eigenvalues of the dense Hessian over the trained parameters. Three things make a critical point with
+    null directions a minimum all the same: they are explained, one by one, by positive rescaling (when both layers move),
+    dead neurons and parallel neurons; or the loss is zero to rounding, and it is never negative; or the loss is empirical
+    and convex in the products `a_j (w_j, b_j)` on the linear piece that the point lies inside.
+
+    Of an empirical loss the Hessian is the almost-everywhere one; a verdict at a kink takes one-sided derivatives as well.
+
+    **Raises:** `ValueError` in single precision.
+
+    ```python
+    >>> import jax.numpy as jnp, relujax as rj
+    >>> teacher = rj.ShallowReLU(jnp.eye(3), jnp.ones(3))
+    >>> verdict = rj.classify(rj.PopulationLoss(teacher), teacher)
+    >>> rj.PointStatus(verdict.status).words, int(verdict.nullity), int(verdict.nullity_explained)
+    ('minimum', 3, 3)
+
+    ```
+    """
+    require_x64("classify", nets)
+    nets = jax.tree.map(jnp.asarray, nets)
+    if is_stacked(nets):
+        each = [_classify_one(loss, take(nets, i), gradient_tolerance, null_tolerance) for i in range(len(nets.weights))]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
+    return _classify_one(loss, nets, gradient_tolerance, null_tolerance)
+
+
+def _classify_one(loss, net, gradient_tolerance, null_tolerance):
+    value, gradient, matrix = _value_gradient_hessian(loss, net)
+    norm, dead = float(jnp.linalg.norm(gradient)), _dead(loss, net)
+    if not np.all(np.isfinite(matrix)):
+        values = np.full(len(matrix), np.nan)
+    else:
+        values = np.asarray(eigenvalues(matrix))
+    largest = np.max(np.abs(values), initial=0.0)
+    index = int(np.sum(values < -null_tolerance * largest))
+    nullity = int(np.sum(np.abs(values) <= null_tolerance * largest))
+    explained = min(_explained_nullity(loss, net, dead), nullity)
+    status = _status(loss, net, float(value), norm, values, index, nullity - explained, gradient_tolerance, gradient)
+    return Verdict(
+        status=np.asarray(status),
+        index=np.asarray(index),
+        nullity=np.asarray(nullity),
+        nullity_explained=np.asarray(explained),
+        min_eigenvalue=values[0],
+        max_eigenvalue=values[-1],
+        eigenvalues=values,
+        gradient_norm=np.asarray(norm),
+        loss=np.asarray(value),
+        dead=np.asarray(int(np.sum(dead))),
+    )
+
+
+@eqx.filter_jit
+def _value_gradient_hessian(loss, net):
+    return loss(net), ravel(loss.gradient(net)), loss.hessian(net)
+
+
+def _status(loss, net, value, norm, values, index, unexplained, tolerance, gradient):
+    if not (np.isfinite(value) and np.isfinite(norm) and np.all(np.isfinite(values))):
+        return PointStatus.UNDECIDED
+    if isinstance(loss, PopulationLoss) and bool(loss.has_zero_neuron(net)):
+        return PointStatus.UNDECIDED
+    if norm > tolerance:
+        return PointStatus.ESCAPING if _escapes(net, value, np.asarray(gradient)) else PointStatus.NOT_CRITICAL
+    if index > 0:
+        return PointStatus.SADDLE
+    nothing = jax.tree.map(jnp.zeros_like, net)
+    if unexplained == 0 or value <= 1e-14 * float(loss(nothing)):
+        return PointStatus.MINIMUM
+    return PointStatus.DEGENERATE
+
+
+def _escapes(net, value, gradient):
+    """Far out, moving outwards, at a loss that changes little while the network doubles."""
+    state = np.asarray(ravel(net))
+    size, norm = np.linalg.norm(state), np.linalg.norm(gradient)
+    return bool(size > 1e3 * np.sqrt(net.width) and -gradient @ state > 0.5 * norm * size and norm * size < 0.1 * value)
+
+
+def _dead(loss, net):
+    if isinstance(loss, EmpiricalLoss):
+        return np.asarray(dead_neurons(net, loss.inputs))
+    return np.all(np.asarray(hidden_vectors(net)) == 0, axis=-1)
+
+
+def _explained_nullity(loss, net, dead):
+    if isinstance(loss, EmpiricalLoss):
+        # inside a linear piece the loss is convex in the products a_j (w_j, b_j), unless some a_j = 0 couples to its C_j
+        jacobian = np.asarray(loss.jacobian(net))
+        return number_of_parameters(net) - int(np.linalg.matrix_rank(jacobian))
+    rescaling = net.width if "amplitudes" in net.trained and len(net.trained) > 1 else 0
+    return rescaling + _parallel_neurons(np.asarray(hidden_vectors(net)))
+
+
+def _parallel_neurons(vectors):
+    """Neurons that point in the direction of an earlier one: the two can exchange weight and the function stays the same."""
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    apart = np.linalg.norm(units[:, None] - units, axis=-1)
+    return int(np.sum(np.any(np.tril(apart < 1e-12, -1), axis=1)))
