@@ -5,7 +5,7 @@ For `x ~ N(0, I)` and neurons without bias, `φ(w, v) = E[relu(w·x) relu(v·x)]
 
 - `value(V, c)`: the energy `½ E[F²] = ½ Σ_ab c_a c_b φ(v_a, v_b)`;
 - `forces(W, V, c)`: `E[F(x) 1(w_i·x > 0) x]`, so that `a_i · forces` is the gradient of the energy in `w_i`;
-- `hessian_blocks(W, V, c)`: `E[δ(w_i·x) F(x) x xᵀ]` and `E[1(w_i·x > 0) 1(v_b·x > 0) x xᵀ]`.
+- `own_hessian(W, V, c)`: `E[δ(w_i·x) F(x) x xᵀ]`, and `mixed_hessian(W, V)`: `E[1(w_i·x > 0) 1(v_b·x > 0) x xᵀ]`.
 
 φ is twice but not three times differentiable at parallel neurons, and arccos loses half of the digits there and has no
 derivative. Two remedies are used. Value and force depend on an angle error δ only as θδ, so a clipped cosine suffices
@@ -58,16 +58,16 @@ def overlap(left: Float[RealArray, "m d"], right: Float[RealArray, "M d"]) -> Fl
 
     ```
     """
-    norms_left, units_left = _polar(left)
-    norms_right, units_right = _polar(right)
+    norms_left, units_left = polar(left)
+    norms_right, units_right = polar(right)
     cosine, sine, arcsine = _cosine_sine_arcsine(units_left, units_right)
     return norms_left[:, None] * norms_right * (sine + (0.5 * jnp.pi + arcsine) * cosine) / (2 * jnp.pi)
 
 
 def overlap_gradient(left: Float[RealArray, "m d"], right: Float[RealArray, "M d"]) -> Float[Array, "m M d"]:
     """The derivative of `overlap` in the left row, `E[1(w·x > 0) relu(v·x) x]`; 0 for a left row that is exactly 0."""
-    norms_left, units_left = _polar(left)
-    norms_right, units_right = _polar(right)
+    norms_left, units_left = polar(left)
+    norms_right, units_right = polar(right)
     _, sine, arcsine = _cosine_sine_arcsine(units_left, units_right)
     along = (norms_right * sine)[:, :, None] * units_left[:, None, :]
     across = (0.5 * jnp.pi + arcsine)[:, :, None] * right
@@ -82,7 +82,7 @@ def value(vectors: Float[RealArray, "M d"], coefficients: Float[RealArray, " M"]
     `Σ c_a c_b |v_a||v_b| G(cos θ_ab) / 4π` with `G(c) = √(1−c²) + c arcsin c`, and the constant 1 of G is summed in closed
     form. Nothing of the order of the number of pairs then cancels, as it does in the textbook sum.
     """
-    norms, units = _polar(vectors)
+    norms, units = polar(vectors)
     weights = coefficients * norms
     cosine, sine, arcsine = _cosine_sine_arcsine(units, units)
     remainder = cosine * arcsine - cosine**2 / (1 + sine)  # G − 1
@@ -95,8 +95,8 @@ def forces(
     rows: Float[RealArray, "m d"], vectors: Float[RealArray, "M d"], coefficients: Float[RealArray, " M"]
 ) -> Float[Array, "m d"]:
     """`E[F(x) 1(w_i·x > 0) x]` for `F(x) = Σ_b c_b relu(v_b·x)`, split like `value`; 0 for a row that is exactly 0."""
-    norms_rows, units_rows = _polar(rows)
-    norms, units = _polar(vectors)
+    norms_rows, units_rows = polar(rows)
+    norms, units = polar(vectors)
     weights = coefficients * norms
     cosine, sine, arcsine = _cosine_sine_arcsine(units_rows, units)
     along = jnp.sum(weights) - (cosine**2 / (1 + sine)) @ weights
@@ -105,25 +105,35 @@ def forces(
     return jnp.where((norms_rows > 0)[:, None], force, 0.0)
 
 
-def hessian_blocks(
+def own_hessian(
     rows: Float[RealArray, "m d"], vectors: Float[RealArray, "M d"], coefficients: Float[RealArray, " M"]
-) -> tuple[Float[Array, "m d d"], Float[Array, "m M d d"]]:
-    """`E[δ(w_i·x) F(x) x xᵀ]`, one block a row, and `E[1(w_i·x > 0) 1(v_b·x > 0) x xᵀ]`, one block a pair.
+) -> Float[Array, "m d d"]:
+    """`E[δ(w_i·x) F(x) x xᵀ] = Σ_b c_b sin θ |v_b| (I − ŵŵᵀ + nnᵀ) / 2π|w|` for every row, n the part of v̂_b across w_i.
 
-    With θ the angle, e and f the directions of the sum and the difference of the unit vectors and n the part of v̂ across w,
-    these are `Σ_b c_b sin θ |v_b| (I − ŵŵᵀ + nnᵀ) / 2π|w|` and `[(π − θ) I + sin θ (eeᵀ − ffᵀ)] / 2π`. Blocks of a vector
-    that is exactly 0 are 0, where the second derivative does not exist.
+    0 for a row that is exactly 0, where the second derivative does not exist.
     """
     identity = jnp.eye(rows.shape[1], dtype=rows.dtype)
 
     def row(vector):
-        norm, unit = _polar(vector[None])
-        pair = _Pairs(norm[0], unit[0], vectors)
-        outer = pair.halfway[:, :, None] * pair.halfway[:, None, :] - pair.apart[:, :, None] * pair.apart[:, None, :]
-        mixed = (pair.open[:, None, None] * identity + pair.sine[:, None, None] * outer) / (2 * jnp.pi)
+        norm, unit = polar(vector)
+        pair = _Pairs(norm, unit, vectors)
         bend = coefficients * pair.bend
-        own = jnp.sum(bend) * (identity - jnp.outer(unit[0], unit[0])) + (bend[:, None] * pair.across).T @ pair.across
-        return own, mixed
+        return jnp.sum(bend) * (identity - jnp.outer(unit, unit)) + (bend[:, None] * pair.across).T @ pair.across
+
+    return jax.vmap(row)(rows)
+
+
+def mixed_hessian(rows: Float[RealArray, "m d"], vectors: Float[RealArray, "M d"]) -> Float[Array, "m M d d"]:
+    """`E[1(w_i·x > 0) 1(v_b·x > 0) x xᵀ] = [(π − θ) I + sin θ (eeᵀ − ffᵀ)] / 2π` for every pair.
+
+    e and f are the directions of the sum and of the difference of the unit vectors. 0 where one of the two is exactly 0.
+    """
+    identity = jnp.eye(rows.shape[1], dtype=rows.dtype)
+
+    def row(vector):
+        pair = _Pairs(*polar(vector), vectors)
+        outer = pair.halfway[:, :, None] * pair.halfway[:, None, :] - pair.apart[:, :, None] * pair.apart[:, None, :]
+        return (pair.open[:, None, None] * identity + pair.sine[:, None, None] * outer) / (2 * jnp.pi)
 
     return jax.vmap(row)(rows)
 
@@ -132,16 +142,16 @@ class _Pairs:
     """One vector against many: angle, sine and the directions that second derivatives need, safe at every angle."""
 
     def __init__(self, norm, unit, vectors):
-        norms, units = _polar(vectors)
+        norms, units = polar(vectors)
         both = (norm > 0) & (norms > 0)
         difference, total = unit - units, unit + units
         size_difference, size_total = (jnp.sqrt(jnp.sum(a**2, axis=-1)) for a in (difference, total))
         self.sine = jnp.where(both, size_difference * size_total / 2, 0.0)
         self.open = jnp.where(both, jnp.pi - 2 * jnp.arctan2(size_difference, size_total), 0.0)
-        self.apart = _over(difference, size_difference)
-        self.halfway = _over(total, size_total)
+        self.apart = over(difference, size_difference)
+        self.halfway = over(total, size_total)
         # v̂ − cos θ ŵ = −(difference) + |difference|²/2 ŵ; its length is sin θ
-        self.across = _over((size_difference**2 / 2)[:, None] * unit - difference, self.sine)
+        self.across = over((size_difference**2 / 2)[:, None] * unit - difference, self.sine)
         self.bend = jnp.where(both, self.sine * norms, 0.0) / (2 * jnp.pi * jnp.where(norm > 0, norm, 1.0))
 
 
@@ -149,12 +159,12 @@ def _hessian_vector(rows, vectors, coefficients, rows_dot, vectors_dot):
     """The derivative of `forces` along `rows_dot` and `vectors_dot`; a tangent that is None is zero."""
 
     def row(vector, vector_dot):
-        norm, unit = _polar(vector[None])
-        pair = _Pairs(norm[0], unit[0], vectors)
+        norm, unit = polar(vector)
+        pair = _Pairs(norm, unit, vectors)
         out = jnp.zeros_like(vector)
         if vector_dot is not None:
             bend = coefficients * pair.bend
-            tangential = vector_dot - unit[0] * (unit[0] @ vector_dot)
+            tangential = vector_dot - unit * (unit @ vector_dot)
             out += jnp.sum(bend) * tangential + (bend * (pair.across @ vector_dot)) @ pair.across
         if vectors_dot is not None:
             halfway = pair.sine * jnp.sum(pair.halfway * vectors_dot, axis=-1)
@@ -168,7 +178,7 @@ def _hessian_vector(rows, vectors, coefficients, rows_dot, vectors_dot):
 
 def _forces_jvp(primals, tangents):
     rows, vectors, coefficients = primals
-    rows_dot, vectors_dot, coefficients_dot = (_tangent(t) for t in tangents)
+    rows_dot, vectors_dot, coefficients_dot = (tangent(t) for t in tangents)
     out = _hessian_vector(rows, vectors, coefficients, rows_dot, vectors_dot)
     if coefficients_dot is not None:
         out += jnp.einsum("imd,m->id", overlap_gradient(rows, vectors), coefficients_dot)
@@ -177,7 +187,7 @@ def _forces_jvp(primals, tangents):
 
 def _value_jvp(primals, tangents):
     vectors, coefficients = primals
-    vectors_dot, coefficients_dot = (_tangent(t) for t in tangents)
+    vectors_dot, coefficients_dot = (tangent(t) for t in tangents)
     force = forces(vectors, vectors, coefficients)
     out = jnp.zeros((), force.dtype)
     if vectors_dot is not None:
@@ -191,17 +201,18 @@ forces.defjvp(_forces_jvp, symbolic_zeros=True)
 value.defjvp(_value_jvp, symbolic_zeros=True)
 
 
-def _tangent(tangent):
+def tangent(tangent):
+    """A tangent of a derivative rule, None when it is known to be zero."""
     return None if type(tangent) is SymbolicZero else tangent
 
 
-def _polar(vectors):
+def polar(vectors):
     """Norms and unit vectors; the unit vector of 0 is 0."""
     norms = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
-    return norms, _over(vectors, norms)
+    return norms, over(vectors, norms)
 
 
-def _over(vectors, norms):
+def over(vectors, norms):
     return vectors / jnp.where(norms > 0, norms, 1.0)[..., None]
 
 

@@ -1,1 +1,207 @@
-"""Being written."""
+"""Gaussian expectations of products of ReLUs with biases; `arccos` without them, with the same functions.
+
+Neurons are rows `[w | b]` and `x ~ N(0, I)`, `x̃ = (x, 1)`, `z = w·x + b`. With `α = b/|w|`, `ρ` the cosine between two
+weights and `q` its sine, everything follows from the orthant probability P = P(z_u > 0, z_v > 0) and the moments of a
+normal vector truncated to that orthant (Tallis 1961), by Stein's lemma. Angles are taken from differences of unit vectors,
+so that derivatives are exact where neurons align, coincide or oppose.
+
+A neuron with w = 0 is the constant relu(b): it is smooth unless b = 0 as well, and is treated as the limit of α → ±∞.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import ndtr
+from jaxtyping import Array, Float
+
+from .arccos import over, polar, tangent
+from .network import RealArray
+from .orthant import orthant_probability
+
+# beyond this many standard deviations densities underflow and distribution functions are 0 or 1
+_FAR = 40.0
+
+
+class _Pairs:
+    """Every left neuron against every right one: the moments of the truncated normal vectors, shapes `(m, M)`.
+
+    `left`, `right`: unit weights, with `n` the direction across the left one; `p` the orthant probability; `a` and `b` the
+    density on each boundary times the probability of the other side; `corner` the density at the corner times q²;
+    `inner`, `slope`: `E[(μ + qN)₊]` and `Φ(μ/q)` for `μ = β − ρα`, the mean of relu(z_v)/|v| on the boundary of z_u.
+    """
+
+    def __init__(self, rows, vectors):
+        self.norm, self.unit, self.bias, self.alpha = _parts(rows)
+        self.norms, self.units, self.biases, self.beta = _parts(vectors)
+        difference = self.unit[:, None] - self.units
+        total = self.unit[:, None] + self.units
+        size_difference, size_total = (jnp.sqrt(jnp.sum(x**2, axis=-1)) for x in (difference, total))
+        both = (self.norm[:, None] > 0) & (self.norms > 0)
+        self.angle = jnp.where(both, 2 * jnp.arctan2(size_difference, size_total), jnp.pi / 2)
+        self.q = jnp.where(both, size_difference * size_total / 2, 1.0)
+        self.rho = jnp.where(both, jnp.cos(self.angle), 0.0)
+        self.apart = over(difference, size_difference)
+        self.halfway = over(total, size_total)
+        # q n = v̂ − ρŵ
+        along = jnp.where(both, size_difference**2 / 2, 0.0)
+        self.across = jnp.where(
+            both[..., None], along[..., None] * self.unit[:, None] - difference, jnp.zeros_like(difference) + self.units
+        )
+        alpha, beta = self.alpha[:, None], self.beta[None, :]
+        self.mean = self._less(beta, alpha)
+        other_mean = self._less(alpha, beta)
+        kappa, other = _quotient(self.mean, self.q), _quotient(other_mean, self.q)
+        self.slope = ndtr(kappa)
+        self.density_alpha = _density(self.alpha)[:, None]
+        self.inner = self.mean * self.slope + self.q * _density(kappa)
+        self.spread = self.q * _density(kappa)
+        self.p = orthant_probability(jnp.broadcast_to(alpha, kappa.shape), jnp.broadcast_to(beta, kappa.shape), other, kappa, self.angle)
+        self.a = self.density_alpha * self.slope
+        self.b = _density(beta) * ndtr(other)
+        self.corner = self.density_alpha * self.spread
+
+    def _less(self, k, h):
+        """`k − ρh` without cancellation near parallel and opposite weights."""
+        near = (k - h) + 2 * h * jnp.sin(self.angle / 2) ** 2
+        far = (k + h) - 2 * h * jnp.cos(self.angle / 2) ** 2
+        return jnp.where(self.angle < jnp.pi / 2, near, far)
+
+    def alive(self):
+        """Left neurons that are not exactly 0."""
+        return (self.norm > 0) | (self.bias != 0)
+
+
+def overlap(left: Float[RealArray, "m q"], right: Float[RealArray, "M q"]) -> Float[Array, "m M"]:
+    """`E[relu(z_u) relu(z_v)]` of every pair of rows.
+
+    ```python
+    >>> float(overlap(jnp.array([[1.0, 0.0, 0.0]]), jnp.array([[1.0, 0.0, 0.0]]))[0, 0])
+    0.5
+
+    ```
+    """
+    pair = _Pairs(jnp.asarray(left), jnp.asarray(right))
+    norm, bias = pair.norm[:, None], pair.bias[:, None]
+    correlated = norm * pair.norms * (pair.rho * pair.p + pair.corner)
+    return correlated + bias * pair.biases * pair.p + norm * pair.biases * pair.a + bias * pair.norms * pair.b
+
+
+def overlap_gradient(left: Float[RealArray, "m q"], right: Float[RealArray, "M q"]) -> Float[Array, "m M q"]:
+    """The derivative of `overlap` in the left row, `E[1(z_u > 0) relu(z_v) x̃]`; 0 for a left row that is exactly 0."""
+    right = jnp.asarray(right)
+    pair = _Pairs(jnp.asarray(left), right)
+    along = (pair.norms * pair.density_alpha * pair.inner)[..., None] * pair.unit[:, None]
+    weights = along + pair.p[..., None] * right[:, :-1]
+    bias = pair.biases * pair.p + pair.norms * (pair.rho * pair.a + pair.b)
+    gradient = jnp.concatenate([weights, bias[..., None]], axis=-1)
+    return jnp.where(pair.alive()[:, None, None], gradient, 0.0)
+
+
+@jax.custom_jvp
+def value(vectors: Float[RealArray, "M q"], coefficients: Float[RealArray, " M"]) -> Float[Array, ""]:
+    """The energy `½ E[(Σ_b c_b relu(z_b))²]`."""
+    return coefficients @ overlap(vectors, vectors) @ coefficients / 2
+
+
+@jax.custom_jvp
+def forces(
+    rows: Float[RealArray, "m q"], vectors: Float[RealArray, "M q"], coefficients: Float[RealArray, " M"]
+) -> Float[Array, "m q"]:
+    """`E[F(x) 1(z_i > 0) x̃]` for `F = Σ_b c_b relu(z_b)`; 0 for a row that is exactly 0."""
+    return jnp.einsum("imq,m->iq", overlap_gradient(rows, vectors), coefficients)
+
+
+def own_hessian(
+    rows: Float[RealArray, "m q"], vectors: Float[RealArray, "M q"], coefficients: Float[RealArray, " M"]
+) -> Float[Array, "m q q"]:
+    """`E[δ(z_i) F(x) x̃ x̃ᵀ]` for every row; 0 for a row with w = 0."""
+    pair = _Pairs(jnp.asarray(rows), jnp.asarray(vectors))
+    identity = jnp.eye(pair.unit.shape[1], dtype=pair.unit.dtype)
+    on_boundary = coefficients * pair.norms * pair.density_alpha / _nonzero(pair.norm)[:, None]
+    inner, slope, spread = (jnp.where(pair.norm[:, None] > 0, on_boundary * x, 0.0) for x in (pair.inner, pair.slope, pair.spread))
+    sum_inner = jnp.sum(inner, axis=1)
+    lean = jnp.einsum("im,imx->ix", slope, pair.across)
+    unit, alpha = pair.unit, pair.alpha[:, None]
+    normal = over(pair.across, pair.q)
+    weights = sum_inner[:, None, None] * (identity + (alpha**2 - 1)[..., None] * unit[:, :, None] * unit[:, None, :])
+    weights = weights + jnp.einsum("im,imx,imy->ixy", spread, normal, normal)
+    tilt = alpha[..., None] * unit[:, :, None] * lean[:, None, :]
+    weights = weights - tilt - jnp.swapaxes(tilt, 1, 2)
+    mixed = lean - alpha * sum_inner[:, None] * unit
+    return _bordered(weights, mixed, mixed, sum_inner)
+
+
+def mixed_hessian(rows: Float[RealArray, "m q"], vectors: Float[RealArray, "M q"]) -> Float[Array, "m M q q"]:
+    """`E[1(z_i > 0) 1(z_b > 0) x̃ x̃ᵀ]` for every pair; 0 where one of the two is exactly 0."""
+    pair = _Pairs(jnp.asarray(rows), jnp.asarray(vectors))
+    identity = jnp.eye(pair.unit.shape[1], dtype=pair.unit.dtype)
+    left, right = pair.unit[:, None], pair.units[None]
+    weights = pair.p[..., None, None] * identity + pair.corner[..., None, None] * (_outer(pair.halfway) - _outer(pair.apart))
+    weights = weights - (pair.alpha[:, None] * pair.a)[..., None, None] * _outer(left)
+    weights = weights - (pair.beta * pair.b)[..., None, None] * _outer(right)
+    mean = pair.a[..., None] * left + pair.b[..., None] * right
+    blocks = _bordered(weights, mean, mean, pair.p)
+    alive = pair.alive()[:, None] & ((pair.norms > 0) | (pair.biases != 0))
+    return jnp.where(alive[..., None, None], blocks, 0.0)
+
+
+def _forces_jvp(primals, tangents):
+    rows, vectors, coefficients = primals
+    rows_dot, vectors_dot, coefficients_dot = (tangent(t) for t in tangents)
+    gradients = overlap_gradient(rows, vectors)
+    force = jnp.einsum("imq,m->iq", gradients, coefficients)
+    out = jnp.zeros_like(force)
+    if rows_dot is not None:
+        out += jnp.einsum("ixy,iy->ix", own_hessian(rows, vectors, coefficients), rows_dot)
+    if vectors_dot is not None:
+        out += jnp.einsum("m,imxy,my->ix", coefficients, mixed_hessian(rows, vectors), vectors_dot)
+    if coefficients_dot is not None:
+        out += jnp.einsum("imq,m->iq", gradients, coefficients_dot)
+    return force, out
+
+
+def _value_jvp(primals, tangents):
+    vectors, coefficients = primals
+    vectors_dot, coefficients_dot = (tangent(t) for t in tangents)
+    force = forces(vectors, vectors, coefficients)
+    out = jnp.zeros((), force.dtype)
+    if vectors_dot is not None:
+        out += jnp.sum(coefficients[:, None] * force * vectors_dot)
+    if coefficients_dot is not None:
+        out += jnp.sum(coefficients_dot * jnp.sum(force * vectors, axis=-1))  # Euler: 1-homogeneous in (w, b)
+    return value(vectors, coefficients), out
+
+
+forces.defjvp(_forces_jvp, symbolic_zeros=True)
+value.defjvp(_value_jvp, symbolic_zeros=True)
+
+
+def _parts(vectors):
+    """Norms and directions of the weights, biases, and biases in units of the norm, kept within what densities can see."""
+    norms, units = polar(vectors[:, :-1])
+    biases = vectors[:, -1]
+    ratio = jnp.where(norms > 0, biases / _nonzero(norms), jnp.sign(biases) * _FAR)
+    return norms, units, biases, jnp.clip(ratio, -_FAR, _FAR)
+
+
+def _density(x):
+    return jnp.exp(-0.5 * x**2) / jnp.sqrt(2 * jnp.pi)
+
+
+def _nonzero(x):
+    return jnp.where(x > 0, x, 1.0)
+
+
+def _quotient(mean, q):
+    """`mean/q`, infinite with the sign of the mean where q = 0, and 0 for 0/0, where every term carries a factor q."""
+    infinite = jnp.where(mean == 0, 0.0, jnp.sign(mean) * jnp.inf)
+    return jnp.where(q > 0, mean / _nonzero(q), infinite)
+
+
+def _outer(x):
+    return x[..., :, None] * x[..., None, :]
+
+
+def _bordered(weights, right, below, corner):
+    top = jnp.concatenate([weights, right[..., None]], axis=-1)
+    bottom = jnp.concatenate([below, corner[..., None]], axis=-1)
+    return jnp.concatenate([top, bottom[..., None, :]], axis=-2)

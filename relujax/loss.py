@@ -195,10 +195,10 @@ class PopulationLoss(AbstractLoss):
 
     def hessian(self, net):
         kernel, rows, vectors, coefficients = self._sum_of_neurons(net)
-        m, q = rows.shape
-        bend, mixed = kernel.hessian_blocks(rows, vectors, coefficients)
+        m = net.width
+        bend = kernel.own_hessian(rows, vectors, coefficients)
         pairs = net.amplitudes[:, None] * net.amplitudes
-        hidden = jnp.swapaxes(pairs[:, :, None, None] * mixed[:, :m], 1, 2)
+        hidden = jnp.swapaxes(pairs[:, :, None, None] * kernel.mixed_hessian(rows, rows), 1, 2)
         hidden = hidden.at[jnp.arange(m), :, jnp.arange(m), :].add(net.amplitudes[:, None, None] * bend)
         if "amplitudes" not in net.trained:
             return _assemble(net, hidden, None, None)

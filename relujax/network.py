@@ -144,7 +144,7 @@ def is_stacked(net: ShallowReLU) -> bool:
 
 def preactivations(net: ShallowReLU, x: Float[RealArray, "*points d"]) -> Float[Array, "*points m"]:
     """`w_j·x + b_j` of one network at inputs `(..., d)`, shape `(..., m)`."""
-    z = x @ net.weights.T
+    z = jnp.asarray(x) @ net.weights.T
     return z if net.biases is None else z + net.biases
 
 
@@ -173,7 +173,7 @@ def hidden_vectors(net: ShallowReLU) -> Float[Array, "*batch m q"]:
 
 def balance(net: ShallowReLU) -> Float[Array, "*batch m"]:
     """`a² − |w|² − b²` of every neuron: conserved by the gradient flow that trains all layers (Du, Hu, Lee 2018, theorem 2.1)."""
-    return net.amplitudes**2 - jnp.sum(hidden_vectors(net) ** 2, axis=-1)
+    return jnp.asarray(net.amplitudes) ** 2 - jnp.sum(hidden_vectors(net) ** 2, axis=-1)
 
 
 def variation_norm(net: ShallowReLU) -> Float[Array, "*batch"]:

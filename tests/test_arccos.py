@@ -1,0 +1,147 @@
+"""Gaussian expectations without biases, against 50-digit arithmetic and finite differences."""
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+from hypothesis import given
+
+from relujax import arccos
+
+ANGLES = [0.0, 1e-16, 1e-12, 1e-8, 1e-4, 1e-2, 1.0, np.pi - 1e-8, np.pi]
+
+
+def pair_at(angle, dim=5):
+    """Two vectors at an angle; along axes, so that an angle of 1e-16 survives rounding."""
+    w, v = np.zeros(dim), np.zeros(dim)
+    w[0] = 1.3
+    v[0], v[1] = 0.7 * np.cos(angle), 0.7 * np.sin(angle)
+    return w, v
+
+
+def exact_blocks(w, v):
+    """φ, its gradient in w and the two Hessian blocks with 50 digits, by the textbook formulas."""
+    with mp.workdps(60):
+        w, v = (mp.matrix([mp.mpf(float(x)) for x in u]) for u in (w, v))
+        rw, rv = mp.norm(w), mp.norm(v)
+        u, t = w / rw, v / rv
+        cosine = (u.T * t)[0]
+        across = t - cosine * u
+        sine = mp.norm(across)
+        angle = mp.atan2(sine, cosine)
+        d = len(w)
+        identity = mp.eye(d)
+        phi = rw * rv * (sine + (mp.pi - angle) * cosine) / (2 * mp.pi)
+        gradient = (rv * sine * u + (mp.pi - angle) * v) / (2 * mp.pi)
+        if sine == 0:
+            own, mixed = mp.zeros(d), (mp.pi - angle) / (2 * mp.pi) * identity
+        else:
+            n = across / sine
+            own = sine * rv / (2 * mp.pi * rw) * (identity - u * u.T + n * n.T)
+            mixed = ((mp.pi - angle) * identity + (u * t.T + t * u.T - cosine * (u * u.T + t * t.T)) / sine) / (2 * mp.pi)
+        to_array = lambda a: np.array(a.tolist(), dtype=float)  # noqa: E731
+        return float(phi), to_array(gradient)[:, 0], to_array(own), to_array(mixed)
+
+
+@pytest.mark.parametrize("angle", ANGLES)
+def test_value_gradient_and_hessian_blocks_at_any_angle(angle):
+    w, v = pair_at(angle)
+    phi, gradient, own, mixed = exact_blocks(w, v)
+    rows, vectors = jnp.array([w]), jnp.array([v])
+    np.testing.assert_allclose(arccos.overlap(rows, vectors)[0, 0], phi, atol=1e-15)
+    np.testing.assert_allclose(arccos.overlap_gradient(rows, vectors)[0, 0], gradient, atol=1e-15)
+    np.testing.assert_allclose(arccos.forces(rows, vectors, jnp.ones(1))[0], gradient, atol=1e-15)
+    np.testing.assert_allclose(arccos.own_hessian(rows, vectors, jnp.ones(1))[0], own, atol=1e-14)
+    np.testing.assert_allclose(arccos.mixed_hessian(rows, vectors)[0, 0], mixed, atol=1e-14)
+
+
+@pytest.mark.parametrize("angle", ANGLES)
+def test_automatic_derivatives_agree_with_the_closed_form_at_any_angle(angle):
+    w, v = pair_at(angle)
+    vectors = jnp.array([w, v])
+    coefficients = jnp.array([1.5, -0.5])
+    hessian = jax.hessian(arccos.value)(vectors, coefficients)
+    own, mixed = arccos.own_hessian(vectors, vectors, coefficients), arccos.mixed_hessian(vectors, vectors)
+    expected = jnp.einsum("a,b,abij->aibj", coefficients, coefficients, mixed)
+    expected += jnp.einsum("ab,a,aij->aibj", jnp.eye(2), coefficients, own)
+    np.testing.assert_allclose(hessian, expected, atol=1e-15)
+    reverse = jax.jacrev(jax.grad(arccos.value))(vectors, coefficients)
+    np.testing.assert_allclose(reverse, expected, atol=1e-15)
+
+
+def random_neurons(seed, number=5, dim=4):
+    r = np.random.default_rng(seed)
+    return jnp.array(r.standard_normal((number, dim))), jnp.array(r.standard_normal(number))
+
+
+@given(seed=st.integers(0, 10**6))
+def test_gradient_in_vectors_and_coefficients_is_that_of_finite_differences(seed):
+    vectors, coefficients = random_neurons(seed)
+    directions = random_neurons(seed + 1)
+    _, slope = jax.jvp(arccos.value, (vectors, coefficients), directions)
+    h = 1e-5
+    ahead = arccos.value(vectors + h * directions[0], coefficients + h * directions[1])
+    behind = arccos.value(vectors - h * directions[0], coefficients - h * directions[1])
+    np.testing.assert_allclose(slope, (ahead - behind) / (2 * h), rtol=1e-6, atol=1e-8)
+
+
+@given(seed=st.integers(0, 10**6))
+def test_second_derivative_is_that_of_finite_differences(seed):
+    vectors, coefficients = random_neurons(seed)
+    directions = random_neurons(seed + 1)
+    _, curve = jax.jvp(lambda v, c: arccos.forces(v, v, c), (vectors, coefficients), directions)
+    h = 1e-6
+    points = [(vectors + s * h * directions[0], coefficients + s * h * directions[1]) for s in (1, -1)]
+    ahead, behind = (arccos.forces(v, v, c) for v, c in points)
+    np.testing.assert_allclose(curve, (ahead - behind) / (2 * h), rtol=1e-5, atol=1e-6)
+
+
+@given(seed=st.integers(0, 10**6), scale=st.floats(0.01, 100))
+def test_invariances(seed, scale):
+    vectors, coefficients = random_neurons(seed)
+    rotation = np.linalg.qr(np.random.default_rng(seed).standard_normal((4, 4)))[0]
+    order = np.random.default_rng(seed).permutation(5)
+    value = arccos.value(vectors, coefficients)
+    np.testing.assert_allclose(arccos.value(vectors @ rotation, coefficients), value, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(arccos.value(vectors[order], coefficients[order]), value, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(arccos.value(scale * vectors, coefficients / scale), value, rtol=1e-12, atol=1e-13)
+    assert value >= -1e-13
+
+
+def test_energy_is_the_mean_over_gaussian_inputs():
+    """Against the mean over a large Gaussian sample, within five standard errors."""
+    vectors, coefficients = random_neurons(11)
+    x = np.random.default_rng(0).standard_normal((400_000, 4))
+    samples = (np.maximum(x @ np.asarray(vectors).T, 0) @ np.asarray(coefficients)) ** 2 / 2
+    assert abs(arccos.value(vectors, coefficients) - samples.mean()) < 5 * samples.std() / np.sqrt(len(samples))
+
+
+def test_a_neuron_at_zero_has_an_exact_value_and_no_force():
+    vectors, coefficients = random_neurons(5)
+    with_zero = vectors.at[2].set(0.0)
+    without = jnp.delete(vectors, 2, axis=0), jnp.delete(coefficients, 2)
+    np.testing.assert_allclose(arccos.value(with_zero, coefficients), arccos.value(*without), rtol=1e-14)
+    force = arccos.forces(with_zero, with_zero, coefficients)
+    assert not np.any(np.isnan(force))
+    np.testing.assert_array_equal(force[2], 0.0)
+    assert np.all(np.isfinite(jax.hessian(arccos.value)(with_zero, coefficients)))
+
+
+@pytest.mark.parametrize("k", [100, 1000])
+def test_loss_of_many_neurons_loses_no_digits_to_cancellation(k):
+    """Students at (1 + ε) times orthonormal teachers: the loss is ε² E[f*²]/2 exactly, tiny beside the k² terms of the sum."""
+    eps = 1e-3
+    units = jnp.eye(k)
+    vectors = jnp.concatenate([(1 + eps) * units, units])
+    value = arccos.value(vectors, jnp.concatenate([jnp.ones(k), -jnp.ones(k)]))
+    exact = eps**2 * (k / 2 + k * (k - 1) / (2 * np.pi)) / 2
+    np.testing.assert_allclose(value, exact, rtol=1e-8)
+
+
+def test_arcsine_is_accurate_to_the_last_bits():
+    cosine = np.concatenate([np.linspace(-1, 1, 20001), [1e-300, 1e-8, np.sqrt(0.5)]])
+    _, sine, arcsine = arccos._cosine_sine_arcsine(jnp.array(cosine)[:, None], jnp.ones((1, 1)))
+    np.testing.assert_allclose(arcsine[:, 0], np.arcsin(cosine), rtol=1e-15, atol=0)
+    np.testing.assert_allclose(sine[:, 0] ** 2 + cosine**2, 1.0, rtol=1e-15)

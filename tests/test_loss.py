@@ -1,0 +1,186 @@
+"""Losses against plain sums, automatic differentiation, finite differences and the known spectrum at the global minimum."""
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+
+import relujax as rj
+
+TRAIN = [("weights",), ("weights", "amplitudes"), ("weights", "biases"), ("weights", "biases", "amplitudes"), ("amplitudes",)]
+
+
+def random_net(seed, m=4, d=3, *, biased, train=("weights", "biases", "amplitudes")):
+    r = np.random.default_rng(seed)
+    biases = jnp.array(0.5 * r.standard_normal(m)) if biased else None
+    return rj.ShallowReLU(jnp.array(r.standard_normal((m, d))), jnp.array(r.standard_normal(m)), biases, train=train)
+
+
+def random_data(seed, n=20, d=3):
+    r = np.random.default_rng(seed)
+    return rj.EmpiricalLoss(jnp.array(r.standard_normal((n, d))), jnp.array(r.standard_normal(n)))
+
+
+def of_vector(loss, net):
+    return lambda vector: loss(rj.unravel(net, vector))
+
+
+@pytest.mark.parametrize("n", range(60, 81))
+def test_empirical_loss_is_the_plain_sum_for_every_number_of_data(n):
+    loss, net = random_data(n, n=n), random_net(1, biased=True)
+    total = 0.0
+    for x, y in zip(np.asarray(loss.inputs), np.asarray(loss.targets), strict=True):
+        z = np.asarray(net.weights) @ x + np.asarray(net.biases)
+        total += (np.asarray(net.amplitudes) @ np.maximum(z, 0) - y) ** 2
+    np.testing.assert_allclose(loss(net), total / (2 * n), rtol=1e-13)
+
+
+@pytest.mark.parametrize("train", TRAIN)
+@pytest.mark.parametrize("biased", [False, True])
+def test_closed_forms_of_the_empirical_loss_are_its_derivatives(train, biased):
+    loss, net = random_data(0), random_net(1, biased=biased, train=train)
+    vector = rj.ravel(net)
+    np.testing.assert_allclose(rj.ravel(loss.gradient(net)), jax.grad(of_vector(loss, net))(vector), atol=1e-14)
+    np.testing.assert_allclose(loss.hessian(net), jax.hessian(of_vector(loss, net))(vector), atol=1e-14)
+
+
+@pytest.mark.parametrize("train", TRAIN)
+@pytest.mark.parametrize("biased", [False, True])
+def test_closed_forms_of_the_population_loss_are_its_derivatives(train, biased):
+    loss = rj.PopulationLoss(random_net(5, m=3, biased=biased))
+    net = random_net(1, biased=biased, train=train)
+    vector = rj.ravel(net)
+    np.testing.assert_allclose(rj.ravel(loss.gradient(net)), jax.grad(of_vector(loss, net))(vector), atol=1e-14)
+    np.testing.assert_allclose(loss.hessian(net), jax.hessian(of_vector(loss, net))(vector), atol=1e-13)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_population_derivatives_are_those_of_finite_differences(biased):
+    loss, net = rj.PopulationLoss(random_net(5, m=3, biased=biased)), random_net(1, biased=biased)
+    vector, function, h = rj.ravel(net), jax.jit(of_vector(loss, net)), 1e-5
+    gradient = jax.jit(jax.grad(of_vector(loss, net)))
+    steps = h * np.eye(len(vector))
+    slope = [(function(vector + s) - function(vector - s)) / (2 * h) for s in steps]
+    curve = [(gradient(vector + s) - gradient(vector - s)) / (2 * h) for s in steps]
+    np.testing.assert_allclose(rj.ravel(loss.gradient(net)), slope, atol=1e-8)
+    np.testing.assert_allclose(loss.hessian(net), curve, atol=1e-8)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_population_loss_is_the_mean_over_gaussian_inputs(biased):
+    teacher, net = random_net(5, m=3, biased=biased), random_net(1, biased=biased)
+    x = jax.random.normal(jax.random.key(0), (400_000, 3))
+    samples = (jax.vmap(net)(x) - jax.vmap(teacher)(x)) ** 2 / 2
+    error = samples.std() / np.sqrt(len(samples))
+    assert abs(rj.PopulationLoss(teacher)(net) - samples.mean()) < 5 * error
+
+
+@pytest.mark.parametrize("k", [4, 6, 10])
+def test_spectrum_at_the_global_minimum_is_the_exact_one(k):
+    """Arjevani and Field 2020: ¼ ± 1/2π, two roots of a quadratic k−1 times each, and two from a 2 x 2 block."""
+    net = rj.ShallowReLU(jnp.eye(k), jnp.ones(k), train=("weights",))
+    pi = np.pi
+    roots = np.roots([1, -(k / 4 + 0.5), k / 16 + 1 / 16 + 1 / (4 * pi) - 1 / (4 * pi**2)])
+    block = [[0.5 + (k - 1) / (2 * pi), (k - 1) / 4], [0.25, k / 4 + 1 / (2 * pi)]]
+    expected = np.concatenate(
+        [
+            np.repeat(0.25 - 1 / (2 * pi), (k - 1) * (k - 2) // 2 + k - 1),
+            np.repeat(0.25 + 1 / (2 * pi), k * (k - 3) // 2),
+            np.repeat(roots, k - 1),
+            np.linalg.eigvals(block),
+        ]
+    )
+    np.testing.assert_allclose(np.linalg.eigvalsh(rj.PopulationLoss(net).hessian(net)), np.sort(expected), atol=1e-13)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [3, 1, 0, 5, 4, 2]])
+def test_automatic_hessian_is_exact_at_the_global_minimum_and_its_permutations(order):
+    net = rj.ShallowReLU(jnp.eye(6)[np.array(order)], jnp.ones(6), train=("weights",))
+    loss = rj.PopulationLoss(rj.ShallowReLU(jnp.eye(6), jnp.ones(6)))
+    automatic = jax.hessian(of_vector(loss, net))(rj.ravel(net))
+    for row in range(6):
+        for column in range(6):
+            # ¼ I + (E_ij + E_ji)/2π between neurons at e_i and e_j, ½ I on the diagonal
+            i, j = order[row], order[column]
+            exact = 0.5 * np.eye(6) if row == column else 0.25 * np.eye(6)
+            if row != column:
+                exact[i, j] = exact[j, i] = 1 / (2 * np.pi)
+            block = automatic[6 * row : 6 * row + 6, 6 * column : 6 * column + 6]
+            np.testing.assert_allclose(block, exact, atol=1e-14)
+
+
+def test_coincident_and_opposite_students_have_finite_derivatives():
+    weights = jnp.array([[1.0, 2.0, 0.5], [1.0, 2.0, 0.5], [-2.0, -4.0, -1.0], [0.3, 0.0, 1.0]])
+    net = rj.ShallowReLU(weights, jnp.array([1.0, 0.5, -0.7, 0.2]))
+    loss = rj.PopulationLoss(random_net(5, m=3, biased=False))
+    vector = rj.ravel(net)
+    np.testing.assert_allclose(loss.hessian(net), jax.hessian(of_vector(loss, net))(vector), atol=1e-14)
+    gradient, h = jax.jit(jax.grad(of_vector(loss, net))), 1e-6
+    curve = [(gradient(vector + s) - gradient(vector - s)) / (2 * h) for s in h * np.eye(len(vector))]
+    np.testing.assert_allclose(loss.hessian(net), curve, atol=1e-5)
+
+
+def test_a_zero_neuron_is_flagged_and_has_no_gradient():
+    net = rj.ShallowReLU(jnp.array([[0.0, 0.0], [1.0, 2.0]]), jnp.ones(2), train=("weights",))
+    loss = rj.PopulationLoss(rj.ShallowReLU(jnp.eye(2), jnp.ones(2)))
+    assert bool(loss.has_zero_neuron(net))
+    np.testing.assert_array_equal(loss.gradient(net).weights[0], 0.0)
+    smaller = rj.ShallowReLU(net.weights[1:], net.amplitudes[1:])
+    np.testing.assert_allclose(loss(net), loss(smaller), rtol=1e-14)
+
+
+def test_gradients_reach_the_teacher_and_the_data():
+    net = random_net(1, biased=False)
+    teacher = random_net(5, m=3, biased=False)
+    by_teacher = jax.grad(lambda t: rj.PopulationLoss(t)(net))(teacher)
+    h = 1e-6
+    for move in ("weights", "amplitudes"):
+        direction = jnp.ones_like(getattr(teacher, move))
+        shifted = [
+            rj.ShallowReLU(
+                **{n: getattr(teacher, n) + (s * h * direction if n == move else 0) for n in ("weights", "amplitudes")}
+            )
+            for s in (1, -1)
+        ]
+        slope = (rj.PopulationLoss(shifted[0])(net) - rj.PopulationLoss(shifted[1])(net)) / (2 * h)
+        np.testing.assert_allclose(jnp.sum(getattr(by_teacher, move)), slope, rtol=1e-7)
+
+
+@given(seed=st.integers(0, 10**6))
+def test_euler_identities_of_homogeneous_networks(seed):
+    """f is 2-homogeneous in (w, a): ⟨θ, ∇L⟩ = 2/n Σ r f, and per neuron ⟨w_j, ∇_{w_j} L⟩ = a_j ∂L/∂a_j."""
+    loss, net = random_data(seed), random_net(seed, biased=True)
+    gradient = loss.gradient(net)
+    outputs = loss.outputs(net)
+    left = jnp.sum(rj.ravel(net) * rj.ravel(gradient))
+    np.testing.assert_allclose(left, 2 * jnp.mean((outputs - loss.targets) * outputs), rtol=1e-10, atol=1e-13)
+    hidden = jnp.sum(rj.hidden_vectors(net) * rj.hidden_vectors(gradient), axis=1)
+    np.testing.assert_allclose(hidden, net.amplitudes * gradient.amplitudes, rtol=1e-10, atol=1e-13)
+
+
+def test_with_fixed_amplitudes_the_empirical_hessian_never_has_a_negative_eigenvalue():
+    net = random_net(1, m=6, biased=True, train=("weights", "biases"))
+    assert np.linalg.eigvalsh(random_data(0).hessian(net))[0] > -1e-14
+
+
+def test_relu_derivative_is_zero_on_a_boundary():
+    net = rj.ShallowReLU(jnp.array([[1.0, 0.0]]), jnp.array([1.0]))
+    loss = rj.EmpiricalLoss(jnp.array([[0.0, 1.0]]), jnp.array([1.0]))
+    np.testing.assert_array_equal(rj.ravel(loss.gradient(net)), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: rj.EmpiricalLoss(np.ones((3, 2)), np.ones(4)), "targets have shape"),
+        (lambda: rj.EmpiricalLoss(np.ones((0, 2)), np.ones(0)), "inputs have shape"),
+        (lambda: rj.PopulationLoss(rj.ShallowReLU(np.ones((2, 3, 3)), np.ones((2, 3)))), "one network is needed"),
+        (lambda: rj.PopulationLoss(random_net(0, biased=False))(random_net(0, d=2, biased=False)), "2 inputs"),
+    ],
+)
+def test_refusals_name_the_value(make, message):
+    with pytest.raises((ValueError, TypeError)) as error:
+        make()
+    assert message in str(error.value) or error.type.__name__ == "TypeCheckError"
