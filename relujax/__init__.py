@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import flow as flow
+from . import datasets as datasets, flow as flow, initialise as initialise, problems as problems
 from .flow import (
     Ensemble as Ensemble,
     FlowStatus as FlowStatus,
