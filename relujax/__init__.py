@@ -2,7 +2,15 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import datasets as datasets, flow as flow, initialise as initialise, problems as problems
+from . import datasets as datasets, flow as flow, hessian as hessian, initialise as initialise, problems as problems
+from .critical import (
+    PointStatus as PointStatus,
+    Polished as Polished,
+    PolishStatus as PolishStatus,
+    Verdict as Verdict,
+    classify as classify,
+    polish as polish,
+)
 from .flow import (
     Ensemble as Ensemble,
     FlowStatus as FlowStatus,

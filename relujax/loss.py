@@ -201,10 +201,10 @@ class PopulationLoss(AbstractLoss):
         hidden = jnp.swapaxes(pairs[:, :, None, None] * kernel.mixed_hessian(rows, rows), 1, 2)
         hidden = hidden.at[jnp.arange(m), :, jnp.arange(m), :].add(net.amplitudes[:, None, None] * bend)
         if "amplitudes" not in net.trained:
-            return _assemble(net, hidden, None, None)
+            return assemble(net, hidden, None, None)
         cross = net.amplitudes[:, None, None] * kernel.overlap_gradient(rows, rows)
         cross = cross.at[jnp.arange(m), jnp.arange(m)].add(kernel.forces(rows, vectors, coefficients))
-        return _assemble(net, hidden, jnp.swapaxes(cross, 1, 2), kernel.overlap(rows, rows))
+        return assemble(net, hidden, jnp.swapaxes(cross, 1, 2), kernel.overlap(rows, rows))
 
     def has_zero_neuron(self, net: ShallowReLU) -> Array:
         """Whether some neuron is exactly 0, so that the loss has no second derivative there."""
@@ -240,10 +240,10 @@ def _couple(net, correlations):
     """The matrix over the trained parameters with `C_j` between a_j and (w_j, b_j), and 0 elsewhere."""
     m, q = correlations.shape
     cross = jnp.zeros((m, q, m), correlations.dtype).at[jnp.arange(m), :, jnp.arange(m)].set(correlations)
-    return _assemble(net, jnp.zeros((m, q, m, q), cross.dtype), cross, jnp.zeros((m, m), cross.dtype))
+    return assemble(net, jnp.zeros((m, q, m, q), cross.dtype), cross, jnp.zeros((m, m), cross.dtype))
 
 
-def _assemble(net, hidden, cross, outer):
+def assemble(net: ShallowReLU, hidden, cross, outer) -> Float[Array, "p p"]:
     """The symmetric matrix over the trained parameters, in the order of `ravel`.
 
     `hidden` (m, q, m, q) between hidden vectors, `cross` (m, q, m) between hidden vectors and amplitudes, `outer` (m, m)

@@ -1,0 +1,125 @@
+"""Spectra of the Hessian: eigenvalues with multiplicities, index and nullity at a stated tolerance."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .._extras import extra
+from .._precision import require_x64
+from ..loss import AbstractLoss, EmpiricalLoss
+from ..network import RealArray, ShallowReLU, is_stacked, ravel, unravel
+from .dense import eigenvalues, hessian
+
+ALMOST_EVERYWHERE = (
+    "The Hessian of a sampled ReLU loss is the almost-everywhere one: it does not see the curvature on the kinks, and it is "
+    "not an estimate of the Hessian of the population loss."
+)
+
+
+class Inertia(eqx.Module):
+    """How many eigenvalues are below `−threshold`, within it, and above it; one number a network."""
+
+    negative: Int[np.ndarray, "*batch"]
+    null: Int[np.ndarray, "*batch"]
+    positive: Int[np.ndarray, "*batch"]
+    threshold: Float[np.ndarray, "*batch"]
+
+
+def multiplicities(values: Float[RealArray, " p"], tolerance: float = 1e-9) -> list[tuple[float, int]]:
+    """Ascending eigenvalues grouped where neighbours differ by at most `tolerance` times the largest: `(mean, multiplicity)`.
+
+    ```python
+    >>> import numpy as np
+    >>> multiplicities(np.array([0.0, 1.0, 1.0, 3.0]))
+    [(0.0, 1), (1.0, 2), (3.0, 1)]
+
+    ```
+    """
+    values = np.asarray(values)
+    if values.size == 0:
+        return []
+    breaks = np.flatnonzero(np.diff(values) > tolerance * np.max(np.abs(values))) + 1
+    return [(float(np.mean(group)), len(group)) for group in np.split(values, breaks)]
+
+
+def inertia(loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1e-9) -> Inertia:
+    """The numbers of negative, null and positive eigenvalues; null means within `tolerance` times the largest.
+
+    **Raises:** `ValueError` in single precision.
+    """
+    require_x64("inertia", nets)
+    return inertia_of(eigenvalues(_matrices(loss, nets)), tolerance)
+
+
+def inertia_of(values: Float[np.ndarray, "*batch p"], tolerance: float = 1e-9) -> Inertia:
+    """`inertia` of spectra that are at hand."""
+    threshold = np.asarray(tolerance * np.max(np.abs(values), axis=-1, initial=0.0))
+    negative = np.sum(values < -threshold[..., None], axis=-1)
+    positive = np.sum(values > threshold[..., None], axis=-1)
+    return Inertia(np.asarray(negative), np.asarray(values.shape[-1] - negative - positive), np.asarray(positive), threshold)
+
+
+def spectrum(loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1e-9):
+    """The dense spectrum of a network, or of every network of a stack, as an `xarray.Dataset`.
+
+    Variables: `eigenvalue` (point, parameter), ascending; `value` and `multiplicity` (point, distinct), grouped within
+    `tolerance` times the largest and padded with NaN and 0; `index` and `nullity` (point) at that tolerance; `loss` and
+    `gradient_norm`. The attribute `note` says, for an empirical loss, that this is the almost-everywhere Hessian, which is
+    not an estimate of the Hessian of the population loss.
+
+    **Raises:** `ValueError` in single precision; `ImportError` without xarray.
+    """
+    require_x64("spectrum", nets)
+    xarray = extra("xarray", "io")
+    stacked = nets if is_stacked(nets) else jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], nets)
+    values = eigenvalues(_matrices(loss, stacked))
+    groups = [multiplicities(one, tolerance) for one in values]
+    widest = max(len(group) for group in groups)
+    distinct, counts = np.full((len(groups), widest), np.nan), np.zeros((len(groups), widest), int)
+    for row, group in enumerate(groups):
+        distinct[row, : len(group)], counts[row, : len(group)] = zip(*group, strict=True)
+    counted = inertia_of(values, tolerance)
+    losses, norms = jax.jit(jax.vmap(lambda net: (loss(net), jnp.linalg.norm(ravel(loss.gradient(net))))))(
+        jax.tree.map(jnp.asarray, stacked)
+    )
+    return xarray.Dataset(
+        {
+            "eigenvalue": (["point", "parameter"], values),
+            "value": (["point", "distinct"], distinct),
+            "multiplicity": (["point", "distinct"], counts),
+            "index": (["point"], counted.negative),
+            "nullity": (["point"], counted.null),
+            "loss": (["point"], np.asarray(losses)),
+            "gradient_norm": (["point"], np.asarray(norms)),
+        },
+        attrs={
+            "method": "dense",
+            "tolerance": tolerance,
+            "note": ALMOST_EVERYWHERE if isinstance(loss, EmpiricalLoss) else "",
+        },
+    )
+
+
+def linear_operator(loss: AbstractLoss, net: ShallowReLU):
+    """The map `v -> H v` over the trained parameters, linearised once (`jax.linearize` of the gradient).
+
+    ```python
+    >>> import jax.numpy as jnp, relujax as rj
+    >>> loss = rj.EmpiricalLoss(jnp.array([[2.0]]), jnp.array([1.0]))
+    >>> rj.hessian.linear_operator(loss, rj.ShallowReLU(jnp.ones((1, 1)), jnp.ones(1), train=("weights",)))(jnp.ones(1)).tolist()
+    [4.0]
+
+    ```
+    """
+
+    def gradient(vector):
+        return ravel(loss.gradient(unravel(net, vector)))
+
+    return jax.linearize(gradient, ravel(net))[1]
+
+
+@eqx.filter_jit
+def _matrices(loss, nets) -> Array:
+    return hessian(loss, nets)
