@@ -1,90 +1,250 @@
 """Random initialisations to distinct, named critical points and their hit rates."""
 
 import time
-from typing import NamedTuple
+from typing import Any
 
-import diffrax
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
+from scipy.stats import binomtest
 
 from ._extras import extra
 from ._precision import require_x64
-from .critical import PointStatus, PolishStatus, Verdict, classify, polish, polish_minima
+from .critical import EndPoints, PointStatus, PolishStatus, classify, count_dead, descend, is_escaping, polish
+from .critical.descend import put
+from .critical.matching import Distinct, coordinates, distinct, has_interchangeable_teacher
 from .flow import Chebyshev, FlowStatus, flow_ensemble
-from .loss import AbstractLoss, EmpiricalLoss, PopulationLoss
-from .network import ShallowReLU, is_stacked, take
+from .loss import AbstractLoss, EmpiricalLoss
+from .network import RealArray, ShallowReLU, is_stacked, number_of_parameters, ravel, take
 from .parallel import Progress
+from .symmetry import identify
+
+_CRITICAL = 1e-8
+_POLISHED_PARAMETERS, _POLISHED_POINTS = 500, 32
+_ON_DATA: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "gradient_norm": 1e-3, "end_time": 100.0, "max_steps": 50_000}
 
 
-class EndPoints(NamedTuple):
-    """Where every start ended: networks and, per start, what the flow and the polish said."""
+def census(
+    loss: AbstractLoss,
+    nets: ShallowReLU,
+    *,
+    progress: Progress | None = None,
+    history: Float[RealArray, " s"] | None = None,
+    **flow_options: Any,
+):
+    """Follow every network of a stack to where its gradient flow ends, and count the distinct end points.
 
-    networks: ShallowReLU
-    resolved: np.ndarray
-    flow_status: np.ndarray
-    time: np.ndarray
-    steps: np.ndarray
-    distance: np.ndarray
-    gradient_norm: np.ndarray
+    **Arguments:**
 
+    - `nets`: a stack of B starts.
+    - `progress`: called as `progress(finished, total)`.
+    - `history`: ascending flow times at which the losses of the first 64 starts are recorded as well.
+    - `flow_options`: passed to `flow_ensemble` on an empirical loss (there by default `rtol = atol = 1e-3`,
+      `gradient_norm = 1e-3`, `end_time = 100`, `max_steps = 50000`).
 
-def descend(loss: AbstractLoss, nets: ShallowReLU, *, progress: Progress | None = None) -> EndPoints:
-    """The minimum of a smooth loss that the gradient flow of every network leads to, at machine precision.
+    **Returns:** an `xarray.Dataset`, with dimensions `start` and `point`. Points are sorted by loss and carry `name`,
+    `isotropy`, `status`, `loss`, `gradient_norm`, `index`, `nullity`, `min_eigenvalue`, `max_eigenvalue`, `count`,
+    `rate_low` and `rate_high` (the 95 % Wilson interval of the hit rate), `dead`, the network itself and its
+    `eigenvalues`. Starts carry `point_of_start` (-1 where unresolved), `flow_status`, `flow_time`, `steps`, `distance`,
+    `end_loss` and `end_gradient_norm`.
 
-    The flow is followed loosely, which changes no end point but where it passes a saddle closely, and handed to Newton's
-    method only where that cannot change the end: the Hessian must be positive definite along the whole way to the point
-    that Newton finds. A network for which it is not goes on flowing to a gradient norm ten times smaller, and so on; what
-    is then left is polished as it is, and unresolved if that fails.
+    On a population loss the flow is followed as loosely as leaves its end unchanged and is handed to Newton's method
+    (`critical.descend`); points are distinct up to permutations of neurons and, for an orthonormal teacher, of teacher
+    neurons. A start counts as resolved when it ends at a critical point, to a gradient norm of 1e-13.
+
+    On an empirical loss the flow steps over kinks and stops as `flow_options` say. Parameters of its minima form continua, so
+    end points are distinct by what they fit: outputs on the data that differ by more than 1 % of the targets' root mean
+    square. Points that many starts reach are polished where that is cheap and keeps them in place.
+
+    **Raises:** `ValueError` in single precision or for an unstacked network; `ImportError` without xarray.
+
+    ```python
+    >>> import jax, relujax as rj
+    >>> loss = rj.problems.orthonormal_teacher(4)
+    >>> nets = rj.initialise.xavier(jax.random.key(0), number=8, width=4, dim=4, amplitudes=1.0, train=("weights",))
+    >>> found = rj.census(loss, nets)
+    >>> found["name"].values.tolist(), found["count"].values.tolist()
+    (['global'], [8])
+
+    ```
     """
-    number = nets.weights.shape[0]
-    flow = flow_ensemble(loss, nets, gradient_norm=1e-1, solver=diffrax.Bosh3(), rtol=1e-3, atol=1e-3)
-    ends = EndPoints(
+    require_x64("census", nets)
+    xarray = extra("xarray", "io")
+    if not is_stacked(nets):
+        raise ValueError(f"the weights have shape {nets.weights.shape}: a stack of starts (B, m, d) is needed.")
+    began = time.perf_counter()
+    if isinstance(loss, EmpiricalLoss):
+        ends = _follow(loss, nets, progress, flow_options)
+        losses = np.asarray(jax.jit(jax.vmap(loss))(ends.networks))
+        groups = _distinct_fits(loss, ends.networks, losses)
+        points, norms = _polish_representatives(loss, ends, groups)
+    else:
+        if flow_options:
+            raise ValueError(f"{next(iter(flow_options))} is an option of the flow on an empirical loss: leave it out here.")
+        ends = descend(loss, nets, progress=progress)
+        losses = np.asarray(jax.jit(jax.vmap(loss))(ends.networks))
+        groups = _distinct_resolved(loss, ends, losses)
+        points, norms = take(ends.networks, groups.representative), ends.gradient_norm[groups.representative]
+    variables = _points(loss, points, norms, groups) | _starts(ends, groups, losses)
+    coordinates_ = {}
+    if history is not None:
+        variables["loss_history"] = (["start", "time"], _loss_history(loss, nets, history, flow_options))
+        coordinates_["time"] = np.asarray(history)
+    attributes = {"seconds": time.perf_counter() - began, "train": ",".join(nets.train)}
+    return xarray.Dataset(variables, coordinates_, attrs=attributes)
+
+
+def wilson_interval(count: int, total: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a rate."""
+    interval = binomtest(int(count), int(total)).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _distinct_resolved(loss, ends, losses):
+    resolved = np.flatnonzero(ends.resolved)
+    found = distinct(loss, take(ends.networks, resolved), losses[resolved])
+    label = np.full(len(losses), -1)
+    label[resolved] = found.label
+    return Distinct(label, resolved[found.representative])
+
+
+def _follow(loss, nets, progress, options):
+    """The flow over data, each network to its own stop."""
+    flow = flow_ensemble(loss, nets, progress=progress, **(_ON_DATA | options))
+    status = np.asarray(flow.status)
+    return EndPoints(
         networks=flow.networks,
-        resolved=np.zeros(number, bool),
-        flow_status=np.array(flow.status),
-        time=np.array(flow.times),
-        steps=np.array(flow.stats["steps"]),
-        distance=np.zeros(number),
-        gradient_norm=np.array(flow.gradient_norms),
+        resolved=(status == FlowStatus.CONVERGED) | (status == FlowStatus.END_TIME),
+        flow_status=status,
+        time=flow.times,
+        steps=flow.stats["steps"],
+        distance=np.zeros(len(status)),
+        gradient_norm=flow.gradient_norms,
     )
-    for target in 10.0 ** -np.arange(3.0, 10.0):
-        open_ = np.flatnonzero(~ends.resolved & (ends.flow_status == FlowStatus.CONVERGED))
-        if open_.size == 0:
-            break
-        ends = _flow_on(loss, ends, open_, target)
-        ends = _hand_over(loss, ends, open_, polish_minima)
-        if progress is not None:
-            progress(int(ends.resolved.sum()), number)
-    open_ = np.flatnonzero(~ends.resolved & (ends.flow_status == FlowStatus.CONVERGED))
-    return _hand_over(loss, ends, open_, polish) if open_.size else ends
 
 
-def _flow_on(loss, ends, which, target):
-    flow = flow_ensemble(
-        loss, take(ends.networks, which), gradient_norm=target, solver=Chebyshev(), rtol=3e-4, atol=3e-4
-    )
-    ends.flow_status[which] = flow.status
-    ends.time[which] += flow.times
-    ends.steps[which] += flow.stats["steps"]
-    ends.gradient_norm[which] = flow.gradient_norms
-    return ends._replace(networks=_put(ends.networks, which, flow.networks))
+def _distinct_fits(loss, nets, losses):
+    """Groups of networks with the same outputs on the data, within 1 % of the targets' root mean square."""
+    fits = np.asarray(jax.jit(jax.vmap(loss.outputs))(nets))
+    width = 0.01 * np.sqrt(np.mean(np.asarray(loss.targets) ** 2)) + 1e-12
+    label = np.full(len(losses), -1)
+    representatives: list[int] = []
+    for i in np.argsort(losses, kind="stable"):
+        if not np.isfinite(losses[i]):
+            continue
+        gaps = np.sqrt(np.mean((fits[representatives] - fits[i]) ** 2, axis=1)) if representatives else np.array([np.inf])
+        label[i] = int(np.argmin(gaps)) if np.min(gaps) <= width else len(representatives)
+        if label[i] == len(representatives):
+            representatives.append(int(i))
+    return Distinct(label, np.array(representatives, int))
 
 
-def _hand_over(loss, ends, which, method):
-    polished = method(loss, take(ends.networks, which))
-    good = np.asarray(polished.status) == PolishStatus.CONVERGED
-    kept = which[good]
-    ends.resolved[kept] = True
-    ends.distance[kept] = polished.distances[good]
-    ends.gradient_norm[kept] = polished.gradient_norms[good]
-    return ends._replace(networks=_put(ends.networks, kept, take(polished.networks, np.flatnonzero(good))))
+def _polish_representatives(loss, ends, groups):
+    """The representatives, those of the largest groups moved to the critical point beside them if there is one."""
+    points, norms = take(ends.networks, groups.representative), ends.gradient_norm[groups.representative].copy()
+    if number_of_parameters(ends.networks) > _POLISHED_PARAMETERS or not len(norms):
+        return points, norms
+    counts = np.bincount(groups.label[groups.label >= 0], minlength=len(norms))
+    chosen = np.sort(np.argsort(-counts, kind="stable")[:_POLISHED_POINTS])
+    polished = polish(loss, take(points, chosen))
+    sizes = np.linalg.norm(np.asarray(ravel(take(points, chosen))), axis=1)
+    good = (np.asarray(polished.status) == PolishStatus.CONVERGED) & (np.asarray(polished.distances) <= 0.1 * sizes)
+    norms[chosen[good]] = np.asarray(polished.gradient_norms)[good]
+    return put(points, chosen[good], take(polished.networks, np.flatnonzero(good))), norms
 
 
-def _put(nets, which, new):
-    def put(old, values):
-        out = np.array(old)
-        out[which] = values
-        return out
+def _points(loss, points, norms, groups):
+    number = len(groups.representative)
+    names, isotropies = _names(loss, points, number)
+    counts = np.bincount(groups.label[groups.label >= 0], minlength=number)
+    rates = np.array([wilson_interval(count, len(groups.label)) for count in counts]).reshape(-1, 2)
+    verdict = _verdicts(loss, points, norms)
+    words = [PointStatus(status).words for status in verdict["status"]]
+    variables = {
+        "name": (["point"], np.array(names, dtype=str)),
+        "isotropy": (["point"], np.array(isotropies, dtype=str)),
+        "status": (["point"], np.array(words, dtype=str)),
+        "gradient_norm": (["point"], norms),
+        "count": (["point"], counts),
+        "rate_low": (["point"], rates[:, 0]),
+        "rate_high": (["point"], rates[:, 1]),
+        "weights": (["point", "neuron", "input"], np.asarray(points.weights)),
+        "amplitudes": (["point", "neuron"], np.asarray(points.amplitudes)),
+        "eigenvalues": (["point", "parameter"], verdict.pop("eigenvalues")),
+    }
+    if points.biases is not None:
+        variables["biases"] = (["point", "neuron"], np.asarray(points.biases))
+    for name in ("loss", "index", "nullity", "min_eigenvalue", "max_eigenvalue", "dead"):
+        variables[name] = (["point"], verdict[name])
+    return variables
 
-    return jax.tree.map(put, nets, new)
+
+def _names(loss, points, number):
+    """Family names and isotropies; both only for as many students as interchangeable teachers."""
+    if isinstance(loss, EmpiricalLoss) or number == 0:
+        return ["unnamed"] * number, [""] * number
+    losses = np.asarray(jax.jit(jax.vmap(loss))(points))
+    inside = coordinates(loss, points)
+    k = loss.teacher.width
+    square = has_interchangeable_teacher(loss) and points.width == k and np.all(np.abs(inside[:, :, k:]) < 1e-9)
+    names, isotropies = [], []
+    for value, matrix in zip(losses, inside, strict=True):
+        if square:
+            name, found = identify(matrix[:, :k], float(value))
+            names.append(name)
+            isotropies.append(found.name if found.residual < 1e-5 else "")
+        else:
+            names.append("global" if value <= 1e-14 * k else "unnamed")
+            isotropies.append("")
+    return names, isotropies
+
+
+def _verdicts(loss, points, norms):
+    """The verdict of every point; eigenvalues only at critical points, NaN and -1 elsewhere."""
+    number, p = len(norms), number_of_parameters(points)
+    out: dict[str, np.ndarray] = {
+        "loss": np.array(jax.jit(jax.vmap(loss))(points)) if number else np.zeros(0),
+        "status": np.full(number, int(PointStatus.NOT_CRITICAL)),
+        "index": np.full(number, -1),
+        "nullity": np.full(number, -1),
+        "dead": np.zeros(number, int),
+        "min_eigenvalue": np.full(number, np.nan),
+        "max_eigenvalue": np.full(number, np.nan),
+        "eigenvalues": np.full((number, p), np.nan),
+    }
+    for i in range(number):
+        net = take(points, i)
+        out["dead"][i] = count_dead(loss, net)
+        if norms[i] <= _CRITICAL:
+            verdict = classify(loss, net, gradient_tolerance=_CRITICAL)
+            for name in out:
+                out[name][i] = getattr(verdict, name)
+        elif is_escaping(loss, net):
+            out["status"][i] = int(PointStatus.ESCAPING)
+    return out
+
+
+def _starts(ends, groups, losses):
+    words = [FlowStatus(status).words for status in ends.flow_status]
+    return {
+        "point_of_start": (["start"], groups.label),
+        "end_loss": (["start"], losses),
+        "end_gradient_norm": (["start"], np.asarray(ends.gradient_norm)),
+        "flow_status": (["start"], np.array(words, dtype=str)),
+        "flow_time": (["start"], np.asarray(ends.time)),
+        "steps": (["start"], np.asarray(ends.steps)),
+        "distance": (["start"], np.asarray(ends.distance)),
+    }
+
+
+def _loss_history(loss, nets, times, options):
+    """Losses of the first 64 starts at the given times; NaN for the others."""
+    some = min(len(nets.weights), 64)
+    # a Chebyshev method takes the slow approach in long steps, but sees a kink as an error at every stage
+    smooth = {"solver": Chebyshev(), "rtol": 1e-3, "atol": 1e-3, "max_steps": 20_000}
+    how = _ON_DATA | options if isinstance(loss, EmpiricalLoss) else smooth
+    how = how | {"end_time": float(times[-1]), "gradient_norm": 0.0}
+    flow = flow_ensemble(loss, take(nets, slice(0, some)), save_at=times, **how)
+    out = np.full((len(nets.weights), len(times)), np.nan)
+    out[:some] = flow.observed["loss"]
+    return out

@@ -1,4 +1,12 @@
-"""Critical points: polish to machine precision, verdict, matching."""
+"""Critical points: descent to them, polish to machine precision, verdict, matching."""
 
+from .descend import EndPoints as EndPoints, descend as descend
+from .matching import Distinct as Distinct, distinct as distinct
 from .polish import Polished as Polished, PolishStatus as PolishStatus, polish as polish, polish_minima as polish_minima
-from .verdict import PointStatus as PointStatus, Verdict as Verdict, classify as classify
+from .verdict import (
+    PointStatus as PointStatus,
+    Verdict as Verdict,
+    classify as classify,
+    count_dead as count_dead,
+    is_escaping as is_escaping,
+)

@@ -2,12 +2,13 @@
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from ..loss import AbstractLoss, PopulationLoss
-from ..network import ShallowReLU, hidden_vectors
+from ..network import ShallowReLU, hidden_vectors, take
 
 
 class Distinct(NamedTuple):
@@ -23,9 +24,11 @@ def distinct(loss: AbstractLoss, nets: ShallowReLU, losses: Float[np.ndarray, " 
     Neurons may always be permuted; where the teacher is orthonormal with equal amplitudes, the teacher's neurons may be too.
     Networks are compared in the coordinates of the teacher. Candidates have losses within `tolerance²` and equal sorted
     entries; they are then aligned by linear assignment, and are the same when every entry agrees. For a loss without a
-    teacher neurons are made comparable by rescaling (`canonical`).
+    teacher neurons are made comparable by rescaling. Zero-loss networks are one point: they are the same
+    function, though with more students than teachers they form a continuum.
     """
     points = coordinates(loss, nets)
+    zero = np.abs(losses) <= 1e-14 * float(loss(jax.tree.map(np.zeros_like, take(nets, 0)))) if len(losses) else losses
     both_sides = has_interchangeable_teacher(loss)
     order = np.argsort(losses, kind="stable")
     label = np.full(len(losses), -1)
@@ -34,6 +37,9 @@ def distinct(loss: AbstractLoss, nets: ShallowReLU, losses: Float[np.ndarray, " 
     for i in order:
         for number in range(len(representatives) - 1, -1, -1):
             j = representatives[number]
+            if zero[i] and zero[j]:
+                label[i] = number
+                break
             if losses[i] - losses[j] > max(tolerance**2, 1e-9 * abs(losses[i])):
                 break
             near = np.max(np.abs(signatures[i] - signatures[j]), initial=0.0) <= tolerance

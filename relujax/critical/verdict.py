@@ -121,7 +121,7 @@ def _classify_one(loss, net, gradient_tolerance, null_tolerance):
     index = int(np.sum(values < -null_tolerance * largest))
     nullity = int(np.sum(np.abs(values) <= null_tolerance * largest))
     explained = min(_explained_nullity(loss, net, dead), nullity)
-    status = _status(loss, net, float(value), norm, values, index, nullity - explained, gradient_tolerance, gradient)
+    status = _status(loss, net, float(value), norm, values, index, nullity - explained, gradient_tolerance)
     return Verdict(
         status=np.asarray(status),
         index=np.asarray(index),
@@ -141,13 +141,13 @@ def _value_gradient_hessian(loss, net):
     return loss(net), ravel(loss.gradient(net)), loss.hessian(net)
 
 
-def _status(loss, net, value, norm, values, index, unexplained, tolerance, gradient):
+def _status(loss, net, value, norm, values, index, unexplained, tolerance):
     if not (np.isfinite(value) and np.isfinite(norm) and np.all(np.isfinite(values))):
         return PointStatus.UNDECIDED
     if isinstance(loss, PopulationLoss) and bool(loss.has_zero_neuron(net)):
         return PointStatus.UNDECIDED
     if norm > tolerance:
-        return PointStatus.ESCAPING if _escapes(net, value, np.asarray(gradient)) else PointStatus.NOT_CRITICAL
+        return PointStatus.ESCAPING if is_escaping(loss, net) else PointStatus.NOT_CRITICAL
     if index > 0:
         return PointStatus.SADDLE
     nothing = jax.tree.map(jnp.zeros_like, net)
@@ -156,11 +156,26 @@ def _status(loss, net, value, norm, values, index, unexplained, tolerance, gradi
     return PointStatus.DEGENERATE
 
 
-def _escapes(net, value, gradient):
-    """Far out, moving outwards, at a loss that changes little while the network doubles."""
+def is_escaping(loss: AbstractLoss, net: ShallowReLU) -> bool:
+    """Whether the flow carries a network to infinity: far out, moving outwards, at a loss that is nearly flat.
+
+    That is a norm above 1000 √m, a velocity within 60° of the outward direction, and a loss that changes by less than a
+    tenth, to first order, while the network doubles.
+    """
+    value, gradient = (np.asarray(x) for x in _value_gradient(loss, net))
     state = np.asarray(ravel(net))
     size, norm = np.linalg.norm(state), np.linalg.norm(gradient)
     return bool(size > 1e3 * np.sqrt(net.width) and -gradient @ state > 0.5 * norm * size and norm * size < 0.1 * value)
+
+
+def count_dead(loss: AbstractLoss, net: ShallowReLU) -> int:
+    """Neurons that never fire: on no datum, or exactly 0."""
+    return int(np.sum(_dead(loss, net)))
+
+
+@eqx.filter_jit
+def _value_gradient(loss, net):
+    return loss(net), ravel(loss.gradient(net))
 
 
 def _dead(loss, net):

@@ -73,7 +73,7 @@ def _refine(matrix, width):
                 views += [np.sort(matrix[i, where]), np.sort(matrix[where, i])]
             # a fixed length: an index lacks itself in its own colour, which its colour number already tells
             padded = [np.pad(view, (0, len(matrix) - len(view))) for view in views]
-            seen.append(np.concatenate([[colours[i] * 4 * width * len(matrix) + 0.0], *padded]))
+            seen.append(np.concatenate([[colours[i] * 4 * width * len(matrix)], *padded]))
         finer = _cluster(np.array(seen), width)
         if finer.max() == colours.max():
             return colours

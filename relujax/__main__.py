@@ -1,0 +1,5 @@
+"""`python -m relujax`."""
+
+from .cli import main
+
+main()

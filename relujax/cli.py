@@ -1,0 +1,315 @@
+"""The command line: `relujax census`, `relujax flow`, `relujax spectrum`."""
+
+import re
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+from . import __version__
+from ._extras import extra
+
+typer = extra("typer", "cli")
+extra("rich", "cli")
+
+from rich.console import Console  # noqa: E402
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
+
+app = typer.Typer(
+    name="relujax",
+    help="Dynamics and landscapes of shallow ReLU networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path | None, typer.Option(help="Folder for data and figures; a fresh numbered one without it.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON to this file.")]
+Force = Annotated[bool, typer.Option(help="Replace the run that --out holds.")]
+Seed = Annotated[int, typer.Option(help="Seed of the random starts.")]
+
+
+class Unfinished(Exception):
+    """Work that stopped before its end, with a sentence that says what there is; exit code 1."""
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False):
+    if version:
+        print(f"relujax {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def census(
+    neurons: Annotated[list[int], typer.Option(help="Numbers k of teacher neurons and inputs, one or several.")],
+    students: Annotated[str, typer.Option(help="Student neurons: a number, or K, K+1, K+2, ….")] = "K",
+    inits: Annotated[int, typer.Option(help="Random starts for every k.")] = 500,
+    seed: Seed = 0,
+    out: Out = None,
+    force: Force = False,
+    json: Json = None,
+):
+    """Which minima does gradient flow find when students learn k orthonormal teachers, and how often?"""
+    _check_positive(inits=inits)
+    for k in neurons:
+        _check_positive(neurons=k)
+    widths = [_students(students, k) for k in neurons]
+    _enable_x64()
+    import jax
+    import numpy as np
+
+    from . import initialise, plot, problems, report, runs
+    from .census import census as run_census
+
+    arguments = {"neurons": neurons, "students": students, "inits": inits, "seed": seed}
+    run = runs.Run("census", arguments, out=out, force=force)
+    _check_json(json)
+    console, summaries = Console(), []
+    with _keeping(run, summaries):
+        for k, width in zip(neurons, widths, strict=True):
+            loss = problems.orthonormal_teacher(k)
+            key = jax.random.fold_in(jax.random.key(seed), k)
+            nets = initialise.xavier(key, number=inits, width=width, dim=k, amplitudes=1.0, train=("weights",))
+            with _progress(f"k = {k}") as progress:
+                found = run_census(loss, nets, progress=progress, history=np.geomspace(1e-2, 1e3, 81))
+            name = f"k{k:03d}" if width == k else f"k{k:03d}-n{width:03d}"
+            run.save(name, found)
+            _save_figures(run, plot, found, name, width_in=k)
+            summaries.append(
+                report.census_summary(found, neurons=k, students=width, dim=k, inits=inits, seed=seed)
+            )
+            report.print_points(found, console, title=f"k = {k} teachers, {width} students, {inits} starts")
+            unresolved = summaries[-1]["unresolved"]
+            if unresolved:
+                console.print(f"{unresolved} starts reached no critical point and are counted as unresolved.")
+    run.finish(summaries)
+    if json is not None:
+        runs.write_json(json, summaries)
+    console.print(f"Data and figures are in {run.path}.", highlight=False)
+
+
+@app.command()
+def flow(
+    data: Annotated[str, typer.Argument(help="DATA.csv, DATA.npz, breast-cancer or diabetes.")],
+    width: Annotated[int, typer.Option(help="Neurons of the network.")] = 50,
+    inits: Annotated[int, typer.Option(help="Random starts.")] = 1024,
+    scale: Annotated[float, typer.Option(help="Scale of the initial parameters.")] = 1e-3,
+    init: Annotated[str, typer.Option(help="Law of the starts: balanced, xavier, kaiming, ….")] = "balanced",
+    bias: Annotated[bool, typer.Option("--bias/--no-bias", help="Hidden biases.")] = True,
+    end_time: Annotated[float, typer.Option(help="Flow time at which to stop.")] = 100.0,
+    gradient_norm: Annotated[float, typer.Option(help="Gradient norm at which to stop.")] = 1e-3,
+    tolerance: Annotated[float, typer.Option(help="Relative tolerance of the integration.")] = 1e-3,
+    seed: Seed = 0,
+    out: Out = None,
+    force: Force = False,
+    json: Json = None,
+):
+    """Where does gradient flow on these data end, from many random starts?"""
+    _check_positive(width=width, inits=inits, end_time=end_time, gradient_norm=gradient_norm, tolerance=tolerance)
+    _enable_x64()
+    import jax
+    import numpy as np
+
+    from . import datasets, initialise, plot, report, runs
+    from .census import census as run_census
+
+    if init not in initialise.LAWS:
+        raise ValueError(f"--init is {init!r}: choose among {', '.join(initialise.LAWS)}.")
+    arguments = {
+        "data": data, "width": width, "inits": inits, "scale": scale, "init": init, "bias": bias,
+        "end_time": end_time, "gradient_norm": gradient_norm, "tolerance": tolerance, "seed": seed,
+    }  # fmt: skip
+    run = runs.Run("flow", arguments, out=out, force=force)
+    _check_json(json)
+    loaded = datasets.load(data)
+    loss, dim = loaded.loss(), loaded.inputs.shape[1]
+    nets = initialise.LAWS[init](
+        jax.random.key(seed), number=inits, width=width, dim=dim, scale=scale, biases=bias
+    )
+    console = Console()
+    console.print(f"{loaded.name}: {loaded.description}", highlight=False)
+    with _keeping(run, []):
+        with _progress(loaded.name) as progress:
+            found = run_census(
+                loss, nets, progress=progress, history=np.geomspace(1e-2, end_time, 81) if end_time > 1e-2 else None,
+                end_time=end_time, gradient_norm=gradient_norm, rtol=tolerance, atol=tolerance,
+            )  # fmt: skip
+        run.save("flow", found)
+        _save_figures(run, plot, found, "flow", width_in=dim, data=loaded)
+    points = report.census_summary(found)
+    summary = {**arguments, "networks": report.network_summary(found), **points}
+    report.print_points(found, console, title=f"{loaded.name}: {width} neurons, {inits} starts")
+    words, counts = np.unique(found["flow_status"].values, return_counts=True)
+    console.print("Flows: " + ", ".join(f"{count} {word}" for word, count in zip(words, counts, strict=True)) + ".", highlight=False)
+    run.finish(summary)
+    if json is not None:
+        runs.write_json(json, summary)
+    console.print(f"Data and figures are in {run.path}.", highlight=False)
+    if not np.any(np.isin(words, ["converged", "end time"])):
+        raise Unfinished("No flow reached its gradient norm or its end time: raise --end-time or loosen --tolerance.")
+
+
+@app.command()
+def spectrum(
+    point: Annotated[Path, typer.Argument(help="NPZ file with weights, and what else describes the point.")],
+    json: Json = None,
+):
+    """The Hessian spectrum at one point, with multiplicities, and what kind of point it is."""
+    _enable_x64()
+    from . import hessian, runs
+    from .critical import PointStatus, classify
+    from .loss import EmpiricalLoss
+    from .points import load_point
+
+    _check_json(json)
+    loss, net = load_point(point)
+    verdict = classify(loss, net)
+    status = PointStatus(int(verdict.status)).words
+    groups = hessian.multiplicities(verdict.eigenvalues)
+    console = Console(highlight=False)
+    console.print(f"loss           {float(verdict.loss):.15g}")
+    console.print(f"gradient norm  {float(verdict.gradient_norm):.3e}")
+    console.print(f"verdict        {status}")
+    console.print(f"index          {int(verdict.index)}")
+    console.print(f"nullity        {int(verdict.nullity)}, of which explained {int(verdict.nullity_explained)}")
+    if int(verdict.dead):
+        console.print(f"dead neurons   {int(verdict.dead)}")
+    console.print("eigenvalue            multiplicity")
+    for value, count in groups:
+        console.print(f"{value:<21.12g} {count}")
+    if isinstance(loss, EmpiricalLoss):
+        console.print(hessian.ALMOST_EVERYWHERE)
+    if json is not None:
+        runs.write_json(
+            json,
+            {
+                "loss": float(verdict.loss),
+                "gradient_norm": float(verdict.gradient_norm),
+                "status": status,
+                "index": int(verdict.index),
+                "nullity": int(verdict.nullity),
+                "eigenvalues": [[value, count] for value, count in groups],
+            },
+        )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake is one sentence on stderr and exit code 2, unfinished work exit code 1."""
+    argv = _repeat_option(sys.argv[1:] if argv is None else argv, "--neurons")
+    try:
+        code = app(argv, standalone_mode=False)
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        _fail(str(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("Interrupted.", 1)
+    except Unfinished as error:
+        _fail(str(error), 1)
+    except Exception as error:
+        # typer's usage errors; which package defines them depends on its version
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(f"{error.format_message().rstrip('.')}: relujax --help tells what there is.", 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(sentence, code):
+    print(f"relujax: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _repeat_option(argv, option):
+    """`--option 6 8 10` as `--option 6 --option 8 --option 10`, which is how typer takes several values."""
+    out, open_ = [], False
+    for word in argv:
+        if word == option:
+            open_ = True
+            continue
+        if open_ and re.fullmatch(r"[^-].*|-\d.*", word):
+            out += [option, word]
+            continue
+        if open_ and out[-2:-1] != [option]:
+            out.append(option)
+        open_ = False
+        out.append(word)
+    return [*out, option] if open_ and out[-2:-1] != [option] else out
+
+
+def _students(text, k):
+    match = re.fullmatch(r"(?:[kK](?:([+-])(\d+))?|(\d+))", text.strip())
+    if match is None:
+        raise ValueError(f"--students is {text!r}: give a number, or K, K+1, K+2, ….")
+    sign, shift, number = match.groups()
+    width = int(number) if number else k + int(f"{sign or '+'}{shift or 0}")
+    if width < 1:
+        raise ValueError(f"--students {text} leaves {width} students at k = {k}: at least 1 is needed.")
+    return width
+
+
+def _check_positive(**values):
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}: give a number above 0.")
+
+
+def _check_json(path):
+    if path is not None and not path.absolute().parent.is_dir():
+        raise ValueError(f"--json {path} lies in a folder that does not exist: make {path.parent} first.")
+    if path is not None and path.is_dir():
+        raise ValueError(f"--json {path} is a folder: give a file name.")
+
+
+def _enable_x64():
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+
+
+@contextmanager
+def _keeping(run, summaries):
+    """On an interrupt say what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"{len(summaries)} finished parts are in {run.path}" if summaries else "nothing was finished"
+        raise Unfinished(f"Interrupted: {kept}.") from None
+
+
+@contextmanager
+def _progress(label):
+    """A progress bar on stderr that goes away at the end; none where stderr is no terminal."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda finished, total: bar.update(task, completed=finished, total=total)
+
+
+def _save_figures(run, plot, found, name, *, width_in, data=None):
+    pictures = {"loss": plot.loss_history, "ends": plot.end_points}
+    if data is None:
+        pictures["spectra"] = plot.spectra
+    else:
+        pictures["starts"] = plot.losses_against_gradient_norm
+    if "loss_history" not in found:
+        del pictures["loss"]
+    rows = min(found.sizes["point"], 14)
+    for word, draw in pictures.items():
+        fig, ax = plot.figure(height=1.4 + 0.35 * max(rows, 3) if word in ("ends", "spectra") else 4.2)
+        draw(found, ax)
+        run.save_figure(f"{name}-{word}", fig)
+    if not found.sizes["point"]:
+        return
+    if width_in == 2:
+        fig, ax = plot.figure(5.0, 5.0)
+        plot.neurons_in_the_plane(found, ax)
+        run.save_figure(f"{name}-neurons", fig)
+    if width_in == 1 and data is not None:
+        fig, ax = plot.figure()
+        plot.fitted_function(found, data.inputs, data.targets, ax)
+        run.save_figure(f"{name}-fit", fig)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""One network and its loss from an NPZ file."""
+
+from pathlib import Path
+
+import numpy as np
+
+from .datasets import from_arrays
+from .loss import AbstractLoss
+from .network import TRAINABLE, ShallowReLU
+from .problems import orthonormal_teacher, teacher
+
+_KNOWN = ("weights", "amplitudes", "biases", "teacher_weights", "teacher_amplitudes", "inputs", "targets", "train")
+
+
+def load_point(path: str | Path) -> tuple[AbstractLoss, ShallowReLU]:
+    """The network of an NPZ file, and the loss that the file describes.
+
+    The file holds `weights` (m, d), and optionally `amplitudes` (m,), `biases` (m,), `train` (strings). The loss is over
+    data when it holds `inputs` and `targets`, else over Gaussian inputs with the teacher of `teacher_weights` and
+    `teacher_amplitudes`, or the orthonormal one with as many neurons as inputs. Without `amplitudes` they are 1 and only
+    the weights are trained; without `train`, otherwise, everything is.
+
+    **Raises:** `ValueError` for arrays that are missing, unknown, not finite or of shapes that do not belong together;
+    `FileNotFoundError` for a file that is not there.
+    """
+    path = Path(path)
+    arrays = _read(path)
+    weights = _finite(path, arrays, "weights", 2)
+    m, d = weights.shape
+    amplitudes = _finite(path, arrays, "amplitudes", 1) if "amplitudes" in arrays else np.ones(m)
+    biases = _finite(path, arrays, "biases", 1) if "biases" in arrays else None
+    for name, array in (("amplitudes", amplitudes), ("biases", biases)):
+        if array is not None and array.shape != (m,):
+            raise ValueError(f"{path}: {name} have shape {array.shape} and weights {weights.shape}: shape {(m,)} is needed.")
+    default = TRAINABLE if "amplitudes" in arrays else ("weights",)
+    train = tuple(str(name) for name in np.atleast_1d(arrays.get("train", np.array(default))))
+    return _loss(path, arrays, d), ShallowReLU(weights, amplitudes, biases, train=train)
+
+
+def _read(path):
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: give an .npz file that holds at least weights.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, EOFError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not an NPZ file of plain arrays: save it with numpy.savez.") from error
+    unknown = [name for name in arrays if name not in _KNOWN]
+    if "weights" not in arrays:
+        raise ValueError(f"{path} holds {', '.join(arrays) or 'nothing'}: an array named weights is needed.")
+    if unknown:
+        raise ValueError(f"{path} holds an array named {unknown[0]}: known are {', '.join(_KNOWN)}.")
+    return arrays
+
+
+def _loss(path, arrays, d):
+    if ("inputs" in arrays) != ("targets" in arrays):
+        present = "inputs" if "inputs" in arrays else "targets"
+        raise ValueError(f"{path} holds {present} alone: a loss over data needs inputs and targets.")
+    if "inputs" in arrays:
+        data = from_arrays(arrays["inputs"], arrays["targets"], source=str(path))
+        if data.inputs.shape[1] != d:
+            raise ValueError(f"{path}: inputs have {data.inputs.shape[1]} columns and weights {d}: they must be equal.")
+        return data.loss()
+    if "teacher_weights" not in arrays:
+        return orthonormal_teacher(d)
+    weights = _finite(path, arrays, "teacher_weights", 2)
+    if weights.shape[1] != d:
+        raise ValueError(f"{path}: teacher_weights have {weights.shape[1]} columns and weights {d}: they must be equal.")
+    k = len(weights)
+    amplitudes = _finite(path, arrays, "teacher_amplitudes", 1) if "teacher_amplitudes" in arrays else np.ones(k)
+    if amplitudes.shape != (k,):
+        raise ValueError(f"{path}: teacher_amplitudes have shape {amplitudes.shape}: shape {(k,)} is needed.")
+    return teacher(weights, amplitudes)
+
+
+def _finite(path, arrays, name, ndim):
+    array = arrays[name]
+    if array.dtype.kind not in "fiu" or array.ndim != ndim or 0 in array.shape:
+        raise ValueError(f"{path}: {name} are {array.dtype} of shape {array.shape}: numbers with {ndim} axes, none empty, are needed.")
+    if not np.all(np.isfinite(array)):
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(f"{path}: {name} hold {array[place]} at {place}: every value must be finite.")
+    return array.astype(float)

@@ -1,0 +1,89 @@
+"""A census as JSON and as a table."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .census import wilson_interval
+
+
+def census_summary(dataset, **settings: Any) -> dict[str, Any]:
+    """What a census found, ready for JSON: `settings`, then `global`, `unresolved`, `minima`, `others`, `seconds`.
+
+    `minima` holds the points whose verdict is minimum, `others` the rest, both sorted by loss. Numbers that are not finite
+    are null.
+    """
+    points = [_point(dataset, i) for i in range(dataset.sizes["point"])]
+    minima = [{k: v for k, v in point.items() if k != "status"} for point in points if point["status"] == "minimum"]
+    return {
+        **settings,
+        "global": sum(point["count"] for point in points if point["name"] == "global"),
+        "unresolved": int(np.sum(dataset["point_of_start"].values < 0)),
+        "minima": minima,
+        "others": [point for point in points if point["status"] != "minimum"],
+        "seconds": round(float(dataset.attrs["seconds"]), 3),
+    }
+
+
+def network_summary(dataset) -> dict[str, list]:
+    """Status, end loss, gradient norm and time of every start, ready for JSON."""
+    return {
+        "status": [str(word) for word in dataset["flow_status"].values],
+        "loss": [_number(x) for x in dataset["end_loss"].values],
+        "gradient_norm": [_number(x) for x in dataset["end_gradient_norm"].values],
+        "time": [_number(x) for x in dataset["flow_time"].values],
+    }
+
+
+def print_points(dataset, console, *, title: str, rows: int = 20) -> None:
+    """Print the distinct end points of a census as a table on a rich console, the most frequent ones if there are many."""
+    from rich import box
+    from rich.table import Table
+
+    counts = dataset["count"].values
+    shown = np.sort(np.argsort(-counts, kind="stable")[:rows])
+    points = [_point(dataset, i) for i in shown]
+    columns = {
+        "name": [point["name"] if point["isotropy"] or point["name"] != "unnamed" else f"# {i + 1}" for i, point in zip(shown, points, strict=True)],
+        "isotropy": [point["isotropy"] for point in points],
+        "verdict": [point["status"] for point in points],
+        "loss": ["0" if abs(point["loss"]) < 1e-15 else f"{point['loss']:.9g}" for point in points],
+        "hits": [str(point["count"]) for point in points],
+        "rate, 95 %": ["{:.1f}–{:.1f} %".format(*(100 * x for x in point["rate"])) for point in points],
+        "|∇L|": [f"{point['gradient_norm']:.0e}" for point in points],
+        "index": ["" if point["index"] is None else str(point["index"]) for point in points],
+        "λ min": ["" if point["min_eigenvalue"] is None else f"{point['min_eigenvalue']:.5f}" for point in points],
+    }
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    # what no point has is left out
+    columns = {heading: cells for heading, cells in columns.items() if any(cells)}
+    for heading in columns:
+        table.add_column(heading, justify="left" if heading in ("name", "isotropy", "verdict") else "right", no_wrap=True)
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*cells)
+    if len(counts) > len(shown):
+        table.caption = f"the {len(shown)} most frequent of {len(counts)} distinct end points"
+    console.print(table)
+
+
+def _point(dataset, i):
+    total = dataset.sizes["start"]
+    row = {name: dataset[name].values[i] for name in ("loss", "gradient_norm", "min_eigenvalue", "max_eigenvalue")}
+    count, index = int(dataset["count"].values[i]), int(dataset["index"].values[i])
+    return {
+        "name": str(dataset["name"].values[i]),
+        "isotropy": str(dataset["isotropy"].values[i]),
+        "status": str(dataset["status"].values[i]),
+        "loss": _number(row["loss"]),
+        "count": count,
+        "rate": list(wilson_interval(count, total)),
+        "gradient_norm": _number(row["gradient_norm"]),
+        "index": index if index >= 0 else None,
+        "min_eigenvalue": _number(row["min_eigenvalue"]),
+        "max_eigenvalue": _number(row["max_eigenvalue"]),
+    }
+
+
+def _number(value):
+    return float(value) if math.isfinite(value) else None
