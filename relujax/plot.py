@@ -35,7 +35,7 @@ def loss_history(dataset, ax):
         if level > floor:
             ax.axhline(level, color=_colour(shown, point), lw=0.8, ls=":")
     ax.set(xscale="log", yscale="log", xlabel="gradient flow time", ylabel="loss", title="Loss along the flow")
-    ax.set_ylim(bottom=floor)
+    ax.set_ylim(bottom=max(floor, 0.7 * np.nanmin(losses)))
     ax.legend(title="ends at", fontsize=8, title_fontsize=8, loc="lower left", frameon=False)
     return ax
 

@@ -53,7 +53,7 @@ def print_points(dataset, console, *, title: str, rows: int = 20) -> None:
         "rate, 95 %": ["{:.1f}–{:.1f} %".format(*(100 * x for x in point["rate"])) for point in points],
         "|∇L|": [f"{point['gradient_norm']:.0e}" for point in points],
         "index": ["" if point["index"] is None else str(point["index"]) for point in points],
-        "λ min": ["" if point["min_eigenvalue"] is None else f"{point['min_eigenvalue']:.5f}" for point in points],
+        "λ min": ["" if point["min_eigenvalue"] is None else f"{point['min_eigenvalue']:z.5f}" for point in points],
     }
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     # what no point has is left out

@@ -21,7 +21,7 @@ class PolishStatus(enum.IntEnum):
     """How a polish ended.
 
     - `CONVERGED`: the gradient norm is at the tolerance and the point lies in the basin it started from: the Hessian has the
-      same signature on the whole way from the start.
+      same signature on the whole way from the start, which is short unless the Hessian is positive definite all along.
     - `BASIN_CHANGED`: a critical point was reached, but the signature of the Hessian changed on the way, so that the flow
       from the start may end elsewhere.
     - `STALLED`: the gradient norm stopped falling above the tolerance.
@@ -166,19 +166,20 @@ def _definite_step(hessian, gradient):
 def _same_signature(hessian, start, end, distance):
     """Whether the Hessian keeps its number of negative eigenvalues along the segment.
 
-    Cholesky settles the positive definite case. Otherwise eigenvalues are counted as negative below −distance λ_max: null
-    directions of the end have eigenvalues of that order at the start.
+    Cholesky settles the positive definite case, at any distance. Otherwise the segment must be short beside the network,
+    and eigenvalues count as negative below −distance λ_max, at most −λ_max/100: null directions of the end have
+    eigenvalues of the order of the distance at the start.
     """
 
     def index(t):
         values = jnp.linalg.eigvalsh(hessian(start + t * (end - start)))
-        return jnp.sum(values < -jnp.maximum(distance, 1e-9) * values[-1])
+        return jnp.sum(values < -jnp.clip(distance, 1e-9, 1e-2) * values[-1])
 
-    return jax.lax.cond(
-        _is_definite_along(hessian, start, end, distance),
-        lambda: jnp.asarray(True),
-        lambda: jnp.all(jnp.diff(jax.lax.map(index, jnp.array(_WAYPOINTS))) == 0),
-    )
+    def indefinite():
+        short = distance <= 0.1 * jnp.linalg.norm(start)
+        return short & jnp.all(jnp.diff(jax.lax.map(index, jnp.array(_WAYPOINTS))) == 0)
+
+    return jax.lax.cond(_is_definite_along(hessian, start, end, distance), lambda: jnp.asarray(True), indefinite)
 
 
 def _is_definite_along(hessian, start, end, distance):

@@ -127,8 +127,8 @@ def _classify_one(loss, net, gradient_tolerance, null_tolerance):
         index=np.asarray(index),
         nullity=np.asarray(nullity),
         nullity_explained=np.asarray(explained),
-        min_eigenvalue=values[0],
-        max_eigenvalue=values[-1],
+        min_eigenvalue=np.asarray(values[0]),
+        max_eigenvalue=np.asarray(values[-1]),
         eigenvalues=values,
         gradient_norm=np.asarray(norm),
         loss=np.asarray(value),
@@ -195,6 +195,7 @@ def _explained_nullity(loss, net, dead):
 
 def _parallel_neurons(vectors):
     """Neurons that point in the direction of an earlier one: the two can exchange weight and the function stays the same."""
-    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    units = (vectors / np.where(norms > 0, norms, 1.0))[norms[:, 0] > 0]
     apart = np.linalg.norm(units[:, None] - units, axis=-1)
     return int(np.sum(np.any(np.tril(apart < 1e-12, -1), axis=1)))

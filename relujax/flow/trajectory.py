@@ -35,14 +35,15 @@ def gradient_flow(
     - `save_at`: ascending times in `[0, end_time]` whose networks are kept in `.path`, or a `diffrax.SaveAt`.
     - `rtol`, `atol`: the local error of parameter θ_i may be `rtol |θ_i| + atol |its neuron|`, in root mean square.
     - `solver`: any diffrax solver, `diffrax.Tsit5()` unless said otherwise.
-    - `adjoint`: any diffrax adjoint; by default reverse mode with checkpoints. `diffrax.ForwardMode()` and
-      `diffrax.DirectAdjoint()` serve forward mode.
+    - `adjoint`: a diffrax adjoint that differentiates the steps themselves; by default reverse mode with checkpoints.
+      `diffrax.ForwardMode()` and `diffrax.DirectAdjoint()` serve forward mode.
     - `throw`: raise when the flow does not reach `end_time`, rather than say so in `.status`.
 
     **Returns:** a `Trajectory`. Gradients go through it: `jax.grad` of a function of the end is the derivative along the flow,
     in the network and in the arrays of the loss. On an empirical loss this ignores what moves the times of the kinks.
 
-    **Raises:** `ValueError` for a stack, and for times or tolerances out of range.
+    **Raises:** `ValueError` for a stack, for times or tolerances out of range, and for `diffrax.BacksolveAdjoint`: integrated
+    backwards, gradient flow is unstable.
 
     ```python
     >>> import jax, jax.numpy as jnp, relujax as rj
@@ -53,44 +54,48 @@ def gradient_flow(
 
     ```
     """
+    if isinstance(adjoint, diffrax.BacksolveAdjoint):
+        raise ValueError("BacksolveAdjoint follows gradient flow backwards, which is unstable: leave adjoint out.")
     plain = save_at if not isinstance(save_at, diffrax.SaveAt) else None
     times = check_flow(net, stacked=False, end_time=end_time, rtol=rtol, atol=atol, max_steps=max_steps, save_at=plain)
     keep = save_at if isinstance(save_at, diffrax.SaveAt) else diffrax.SaveAt(ts=times) if times.size else None
-    saves = {"end": diffrax.SubSaveAt(t1=True)} | ({} if keep is None else {"path": keep.subs})
+    end_only = diffrax.SubSaveAt(t1=True)
     field = Field(loss, jax.tree.map(jnp.asarray, net))
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, state, args: field(state)),
+        diffrax.ODETerm(lambda t, state, field: field(state)),
         diffrax.Tsit5() if solver is None else solver,
         t0=0.0,
         t1=end_time,
         dt0=None,
         y0=ravel(net),
-        saveat=diffrax.SaveAt(subs=saves),
-        stepsize_controller=NeuronController(field, rtol, atol),
+        args=field,
+        saveat=diffrax.SaveAt(subs=end_only if keep is None else {"end": end_only, "path": keep.subs}),
+        stepsize_controller=NeuronController(jax.lax.stop_gradient(field), rtol, atol),
         adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
         max_steps=max_steps,
         throw=throw,
     )
-    end = unravel(net, solution.ys["end"][0])
-    path = None if keep is None else unravel(net, solution.ys["path"])
+    states, times_kept = (solution.ys, solution.ts) if keep is not None else ({"end": solution.ys}, {"end": solution.ts})
+    end = unravel(net, states["end"][0])
+    path = None if keep is None else unravel(net, states["path"])
     return Trajectory(
         networks=end,
-        times=solution.ts["end"][0],
+        times=times_kept["end"][0],
         losses=loss(end),
         gradient_norms=jnp.linalg.norm(ravel(loss.gradient(end))),
-        status=_status(solution),
+        status=_status(solution.result, states["end"]),
         stats={
             "steps": solution.stats["num_steps"],
             "rejected": solution.stats["num_rejected_steps"],
         },
         observed={} if path is None else {"loss": jax.vmap(loss)(path)},
-        save_times=None if keep is None else solution.ts["path"],
+        save_times=times_kept.get("path"),
         path=path,
     )
 
 
-def _status(solution):
-    finite = jnp.all(jnp.isfinite(solution.ys["end"]))
-    at_end = jnp.where(diffrax.is_successful(solution.result), FlowStatus.END_TIME, FlowStatus.STEP_LIMIT)
-    too_small = solution.result == diffrax.RESULTS.dt_min_reached
-    return jnp.where(finite, jnp.where(too_small, FlowStatus.STEP_TOO_SMALL, at_end), FlowStatus.DIVERGED)
+def _status(result, end):
+    at_end = jnp.where(diffrax.is_successful(result), FlowStatus.END_TIME, FlowStatus.STEP_LIMIT)
+    too_small = result == diffrax.RESULTS.dt_min_reached
+    status = jnp.where(too_small, FlowStatus.STEP_TOO_SMALL, at_end)
+    return jnp.where(jnp.all(jnp.isfinite(end)), status, FlowStatus.DIVERGED)
