@@ -1,0 +1,1 @@
+"""What relujax costs, beside what one would use instead; `python -m benchmarks --help`."""
