@@ -96,7 +96,7 @@ def census(
 
 def wilson_interval(count: int, total: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of a rate."""
-    interval = binomtest(int(count), int(total)).proportion_ci(method="wilson")
+    interval = binomtest(count, total).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -157,7 +157,7 @@ def _points(loss, points, norms, groups):
     number = len(groups.representative)
     names, isotropies = _names(loss, points, number)
     counts = np.bincount(groups.label[groups.label >= 0], minlength=number)
-    rates = np.array([wilson_interval(count, len(groups.label)) for count in counts]).reshape(-1, 2)
+    rates = np.array([wilson_interval(int(count), len(groups.label)) for count in counts]).reshape(-1, 2)
     verdict = _verdicts(loss, points, norms)
     words = [PointStatus(status).words for status in verdict["status"]]
     variables = {
