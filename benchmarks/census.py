@@ -24,7 +24,14 @@ def run(k: int = 20, number: int = 1000, target: float = 1e-12) -> str:
         began = time.perf_counter()
         norms = np.asarray(gradient_descent(loss, nets, step, target))
         seconds = time.perf_counter() - began
-        rows.append([f"gradient descent, step {step:g}", f"{seconds:.1f}", f"{seconds / ours:.1f}", str(int(np.sum(norms <= target)))])
+        rows.append(
+            [
+                f"gradient descent, step {step:g}",
+                f"{seconds:.1f}",
+                f"{seconds / ours:.1f}",
+                str(int(np.sum(norms <= target))),
+            ]
+        )
     heading = ["method", "seconds", "times relujax", f"starts with gradient norm <= {target:g}"]
     notes = (
         f"{number} starts at k = {k}, one process, compilation included. Gradient descent runs the whole batch on all cores "

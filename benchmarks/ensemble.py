@@ -16,17 +16,30 @@ def run(sizes=(64, 1024), repeats: int = 3) -> str:
         for number in sizes:
             nets = make(number)
             rivals = {
-                "relujax": lambda loss=loss, nets=nets, t=end_time: rj.flow_ensemble(
-                    loss, nets, end_time=t, rtol=1e-4, atol=1e-7
-                ).losses,
+                "relujax": lambda loss=loss, nets=nets, t=end_time: (
+                    rj.flow_ensemble(loss, nets, end_time=t, rtol=1e-4, atol=1e-7).losses
+                ),
                 "diffrax": lambda loss=loss, nets=nets, t=end_time: naive(loss, nets, t),
             }
             seconds = interleaved(rivals, repeats)
             rate = number / sorted(seconds["relujax"])[len(seconds["relujax"]) // 2]
             rows.append(
-                [name, str(number), *(milliseconds(seconds[r]) for r in rivals), ratio(seconds["diffrax"], seconds["relujax"]), f"{rate:.0f}"]
+                [
+                    name,
+                    str(number),
+                    *(milliseconds(seconds[r]) for r in rivals),
+                    ratio(seconds["diffrax"], seconds["relujax"]),
+                    f"{rate:.0f}",
+                ]
             )
-    heading = ["problem", "networks", "flow_ensemble, ms", "jit(vmap(diffeqsolve)), ms", "ratio (range)", "flows per second"]
+    heading = [
+        "problem",
+        "networks",
+        "flow_ensemble, ms",
+        "jit(vmap(diffeqsolve)), ms",
+        "ratio (range)",
+        "flows per second",
+    ]
     return table("Ensembles of gradient flows", heading, rows, "Tsit5 at rtol 1e-4, kinks stepped over.")
 
 
@@ -34,9 +47,7 @@ def problems():
     k = 10
 
     def starts(number):
-        return rj.initialise.xavier(
-            jax.random.key(0), number=number, width=k, dim=k, amplitudes=1.0, train=("weights",)
-        )
+        return rj.initialise.xavier(jax.random.key(0), number=number, width=k, dim=k, amplitudes=1.0, train=("weights",))
 
     yield "population, k = 10, t = 50", rj.problems.orthonormal_teacher(k), starts, 50.0
 

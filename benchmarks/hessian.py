@@ -23,7 +23,14 @@ def empirical(repeats):
         loss = rj.EmpiricalLoss(jnp.array(r.standard_normal((n, d))), jnp.array(r.standard_normal(n)))
         net = rj.ShallowReLU(jnp.array(r.standard_normal((m, d))), jnp.array(r.standard_normal(m)))
         seconds = interleaved(both_modes(loss, net), repeats)
-        rows.append([str(m * (d + 1)), str(n), *(milliseconds(seconds[x]) for x in ("ad", "auto")), ratio(seconds["ad"], seconds["auto"])])
+        rows.append(
+            [
+                str(m * (d + 1)),
+                str(n),
+                *(milliseconds(seconds[x]) for x in ("ad", "auto")),
+                ratio(seconds["ad"], seconds["auto"]),
+            ]
+        )
     return table("Empirical Hessian", ["p", "n", "jax.hessian, ms", "relujax, ms", "ratio (range)"], rows)
 
 

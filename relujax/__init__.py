@@ -2,7 +2,14 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import datasets as datasets, flow as flow, hessian as hessian, initialise as initialise, problems as problems, symmetry as symmetry
+from . import (
+    datasets as datasets,
+    flow as flow,
+    hessian as hessian,
+    initialise as initialise,
+    problems as problems,
+    symmetry as symmetry,
+)
 from .census import census as census
 from .critical import (
     PointStatus as PointStatus,

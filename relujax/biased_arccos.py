@@ -54,7 +54,9 @@ class _Pairs:
         self.density_alpha = _density(self.alpha)[:, None]
         self.inner = self.mean * self.slope + self.q * _density(kappa)
         self.spread = self.q * _density(kappa)
-        self.p = orthant_probability(jnp.broadcast_to(alpha, kappa.shape), jnp.broadcast_to(beta, kappa.shape), other, kappa, self.angle)
+        self.p = orthant_probability(
+            jnp.broadcast_to(alpha, kappa.shape), jnp.broadcast_to(beta, kappa.shape), other, kappa, self.angle
+        )
         self.a = self.density_alpha * self.slope
         self.b = _density(beta) * ndtr(other)
         self.corner = self.density_alpha * self.spread
@@ -117,7 +119,9 @@ def own_hessian(
     pair = _Pairs(jnp.asarray(rows), jnp.asarray(vectors))
     identity = jnp.eye(pair.unit.shape[1], dtype=pair.unit.dtype)
     on_boundary = coefficients * pair.norms * pair.density_alpha / _nonzero(pair.norm)[:, None]
-    inner, slope, spread = (jnp.where(pair.norm[:, None] > 0, on_boundary * x, 0.0) for x in (pair.inner, pair.slope, pair.spread))
+    inner, slope, spread = (
+        jnp.where(pair.norm[:, None] > 0, on_boundary * x, 0.0) for x in (pair.inner, pair.slope, pair.spread)
+    )
     sum_inner = jnp.sum(inner, axis=1)
     lean = jnp.einsum("im,imx->ix", slope, pair.across)
     unit, alpha = pair.unit, pair.alpha[:, None]

@@ -66,7 +66,7 @@ def census(
     arguments = {"neurons": neurons, "students": students, "inits": inits, "seed": seed}
     run = runs.Run("census", arguments, out=out, force=force)
     _check_json(json)
-    console, summaries = Console(), []
+    console, summaries = _stdout(), []
     with _keeping(run, summaries):
         for k, width in zip(neurons, widths, strict=True):
             loss = problems.orthonormal_teacher(k)
@@ -77,9 +77,7 @@ def census(
             name = f"k{k:03d}" if width == k else f"k{k:03d}-n{width:03d}"
             run.save(name, found)
             _save_figures(run, plot, found, name, width_in=k)
-            summaries.append(
-                report.census_summary(found, neurons=k, students=width, dim=k, inits=inits, seed=seed)
-            )
+            summaries.append(report.census_summary(found, neurons=k, students=width, dim=k, inits=inits, seed=seed))
             report.print_points(found, console, title=f"k = {k} teachers, {width} students, {inits} starts")
             unresolved = summaries[-1]["unresolved"]
             if unresolved:
@@ -108,6 +106,8 @@ def flow(
 ):
     """Where does gradient flow on these data end, from many random starts?"""
     _check_positive(width=width, inits=inits, end_time=end_time, gradient_norm=gradient_norm, tolerance=tolerance)
+    if tolerance >= 1:
+        raise ValueError(f"--tolerance is {tolerance}: give a number between 0 and 1.")
     _enable_x64()
     import jax
     import numpy as np
@@ -125,10 +125,8 @@ def flow(
     _check_json(json)
     loaded = datasets.load(data)
     loss, dim = loaded.loss(), loaded.inputs.shape[1]
-    nets = initialise.LAWS[init](
-        jax.random.key(seed), number=inits, width=width, dim=dim, scale=scale, biases=bias
-    )
-    console = Console()
+    nets = initialise.LAWS[init](jax.random.key(seed), number=inits, width=width, dim=dim, scale=scale, biases=bias)
+    console = _stdout()
     console.print(f"{loaded.name}: {loaded.description}", highlight=False)
     with _keeping(run, []):
         with _progress(loaded.name) as progress:
@@ -142,7 +140,10 @@ def flow(
     summary = {**arguments, "networks": report.network_summary(found), **points}
     report.print_points(found, console, title=f"{loaded.name}: {width} neurons, {inits} starts")
     words, counts = np.unique(found["flow_status"].values, return_counts=True)
-    console.print("Flows: " + ", ".join(f"{count} {word}" for word, count in zip(words, counts, strict=True)) + ".", highlight=False)
+    console.print(
+        "Flows: " + ", ".join(f"{count} {word}" for word, count in zip(words, counts, strict=True)) + ".",
+        highlight=False,
+    )
     run.finish(summary)
     if json is not None:
         runs.write_json(json, summary)
@@ -210,13 +211,22 @@ def main(argv: list[str] | None = None) -> None:
         # typer's usage errors; which package defines them depends on its version
         if not hasattr(error, "format_message"):
             raise
-        _fail(f"{error.format_message().rstrip('.')}: relujax --help tells what there is.", 2)
+        _fail(f"{error.format_message().rstrip('.')}{_given(error, argv)}: relujax --help tells what there is.", 2)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(sentence, code):
     print(f"relujax: {' '.join(sentence.split())}", file=sys.stderr)
     sys.exit(code)
+
+
+def _given(error, argv):
+    """What was given for the option that a usage error names, where its message does not say it."""
+    option = re.search(r"'(--[a-z-]+)'", error.format_message())
+    if option is None or option[1] not in argv[:-1]:
+        return ""
+    value = argv[argv.index(option[1]) + 1]
+    return "" if repr(value) in error.format_message() else f" (given: {value!r})"
 
 
 def _repeat_option(argv, option):
@@ -274,6 +284,12 @@ def _keeping(run, summaries):
     except KeyboardInterrupt:
         kept = f"{len(summaries)} finished parts are in {run.path}" if summaries else "nothing was finished"
         raise Unfinished(f"Interrupted: {kept}.") from None
+
+
+def _stdout():
+    """A console for tables: as wide as the terminal, and wide enough for every column when there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=110)
 
 
 @contextmanager

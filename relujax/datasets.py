@@ -38,9 +38,7 @@ def load(source: str | Path) -> DataSet:
         return _bundled(str(source))
     path = Path(source)
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} does not exist: give a .csv or .npz file, or one of {', '.join(BUNDLED)}."
-        )
+        raise FileNotFoundError(f"{path} does not exist: give a .csv or .npz file, or one of {', '.join(BUNDLED)}.")
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give a .csv or .npz file.")
     readers = {".csv": _read_csv, ".npz": _read_npz}
@@ -56,7 +54,9 @@ def from_arrays(
     """Arrays as a data set, after checking that they are finite numbers of shapes `(n, d)` and `(n,)`."""
     inputs, targets = _numbers(inputs, f"inputs of {source}"), _numbers(targets, f"targets of {source}")
     if inputs.ndim != 2 or 0 in inputs.shape:
-        raise ValueError(f"the inputs of {source} have shape {inputs.shape}: a table of at least one row and one column is needed.")
+        raise ValueError(
+            f"the inputs of {source} have shape {inputs.shape}: a table of at least one row and one column is needed."
+        )
     if targets.shape != inputs.shape[:1]:
         raise ValueError(f"the targets of {source} have shape {targets.shape}: one a row is needed, shape {inputs.shape[:1]}.")
     for what, array in (("inputs", inputs), ("targets", targets)):
@@ -112,7 +112,9 @@ def _read_csv(path):
 
 def _csv_row(path, line, row, columns):
     if len(row) != columns:
-        raise ValueError(f"{path}, line {line}, has {len(row)} cells and the first row {columns}: every row needs the same number.")
+        raise ValueError(
+            f"{path}, line {line}, has {len(row)} cells and the first row {columns}: every row needs the same number."
+        )
     values = []
     for column, cell in enumerate(row, 1):
         value = _as_number(cell)

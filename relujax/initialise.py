@@ -176,7 +176,7 @@ def neural_tangent(
     biases: bool = False,
     train: Sequence[str] = TRAINABLE,
 ) -> ShallowReLU:
-    """Hidden vectors N(0, 1) and amplitudes N(0, 1/m): the scaling of the neural tangent kernel (Jacot, Gabriel, Hongler 2018)."""
+    """Hidden vectors N(0, 1) and amplitudes N(0, 1/m): the neural tangent scaling (Jacot, Gabriel, Hongler 2018)."""
     return _draw(
         key, lambda hidden, outer: (hidden, outer / math.sqrt(width)), number, width, dim, scale, biases, train
     )  # fmt: skip
@@ -232,4 +232,3 @@ def _draw(key, law, number, width, dim, scale, biases, train):
 def _check_scale(scale):
     if not (math.isfinite(scale) and scale >= 0):
         raise ValueError(f"the scale is {scale}: give a finite number that is not negative.")
-

@@ -177,7 +177,9 @@ class PopulationLoss(AbstractLoss):
 
     def __check_init__(self):
         if self.teacher.weights.ndim != 2:
-            raise ValueError(f"the teacher's weights have shape {self.teacher.weights.shape}: one network is needed, shape (k, d).")
+            raise ValueError(
+                f"the teacher's weights have shape {self.teacher.weights.shape}: one network is needed, shape (k, d)."
+            )
 
     def __call__(self, net):
         kernel, _, vectors, coefficients = self._sum_of_neurons(net)
@@ -231,9 +233,7 @@ def _with_bias_column(net):
 def _only_trained(net, **parts):
     """`parts` as a network, with zeros for what is not trained."""
     kept = {name: parts[name] if name in net.train else jnp.zeros_like(parts[name]) for name in parts}
-    return ShallowReLU(
-        kept["weights"], kept["amplitudes"], None if net.biases is None else kept["biases"], train=net.train
-    )
+    return ShallowReLU(kept["weights"], kept["amplitudes"], None if net.biases is None else kept["biases"], train=net.train)
 
 
 def _couple(net, correlations):

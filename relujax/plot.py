@@ -49,7 +49,15 @@ def end_points(dataset, ax):
     position = np.arange(len(shown))
     colours = [_COLOURS[0] if dataset["name"].values[i] == "global" else _COLOURS[1] for i in shown]
     bars = ax.barh(position, rate, color=colours, height=0.65)
-    ax.errorbar(rate, position, xerr=[np.maximum(rate - low, 0), np.maximum(high - rate, 0)], fmt="none", ecolor="black", lw=1, capsize=2)
+    ax.errorbar(
+        rate,
+        position,
+        xerr=[np.maximum(rate - low, 0), np.maximum(high - rate, 0)],
+        fmt="none",
+        ecolor="black",
+        lw=1,
+        capsize=2,
+    )
     for bar, point, top in zip(bars, shown, high, strict=True):
         text = f"  loss {_shown_loss(float(dataset['loss'].values[point]), 6)}"
         ax.text(top, bar.get_y() + bar.get_height() / 2, text, va="center", fontsize=8)
@@ -124,7 +132,11 @@ def fitted_function(dataset, inputs, targets, ax, point: int = 0):
     twin = ax.twinx()
     twin.plot(kinks[inside], strength[inside], "*", color=_COLOURS[1], alpha=0.7)
     twin.set_ylabel("a |(w, b)| at the kink", color=_COLOURS[1])
-    ax.set(xlabel="x", ylabel="f(x)", title=f"Fit of {_label(dataset, point)}, loss {float(dataset['loss'].values[point]):.4g}")
+    ax.set(
+        xlabel="x",
+        ylabel="f(x)",
+        title=f"Fit of {_label(dataset, point)}, loss {float(dataset['loss'].values[point]):.4g}",
+    )
     ax.legend(fontsize=8, loc="best")
     return ax
 
@@ -136,7 +148,13 @@ def losses_against_gradient_norm(dataset, ax):
         these = words == word
         x, y = dataset["end_gradient_norm"].values[these], dataset["end_loss"].values[these]
         ax.plot(np.maximum(x, 1e-17), np.maximum(y, 1e-17), ".", color=colour, label=f"{word} ({these.sum()})", alpha=0.7)
-    ax.set(xscale="log", yscale="log", xlabel="gradient norm at the end", ylabel="loss at the end", title="Ends of all starts")
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="gradient norm at the end",
+        ylabel="loss at the end",
+        title="Ends of all starts",
+    )
     ax.legend(fontsize=8)
     return ax
 

@@ -77,7 +77,9 @@ def _loss(path, arrays, d):
 def _finite(path, arrays, name, ndim):
     array = arrays[name]
     if array.dtype.kind not in "fiu" or array.ndim != ndim or 0 in array.shape:
-        raise ValueError(f"{path}: {name} are {array.dtype} of shape {array.shape}: numbers with {ndim} axes, none empty, are needed.")
+        raise ValueError(
+            f"{path}: {name} are {array.dtype} of shape {array.shape}: numbers with {ndim} axes, none empty, are needed."
+        )
     if not np.all(np.isfinite(array)):
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{path}: {name} hold {array[place]} at {place}: every value must be finite.")

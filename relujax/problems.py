@@ -47,9 +47,7 @@ def random_teacher(key: Key[Array, ""], *, k: int, dim: int, biases: bool = Fals
     return teacher(weights, jax.random.rademacher(signs, (k,), float), 0.5 * jax.random.normal(offsets, (k,)) if biases else None)
 
 
-def orthogonal(
-    key: Key[Array, ""], *, number: int, dim: int, targets: Float[RealArray, " n"] | None = None
-) -> EmpiricalLoss:
+def orthogonal(key: Key[Array, ""], *, number: int, dim: int, targets: Float[RealArray, " n"] | None = None) -> EmpiricalLoss:
     """n pairwise orthogonal inputs with norms uniform in [0.8, 1.2]; targets ± uniform in [0.5, 1.5] when not given.
 
     The setting of Boursier, Pillaud-Vivien, Flammarion 2022.

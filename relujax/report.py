@@ -45,7 +45,10 @@ def print_points(dataset, console, *, title: str, rows: int = 20) -> None:
     shown = np.sort(np.argsort(-counts, kind="stable")[:rows])
     points = [_point(dataset, i) for i in shown]
     columns = {
-        "name": [point["name"] if point["isotropy"] or point["name"] != "unnamed" else f"# {i + 1}" for i, point in zip(shown, points, strict=True)],
+        "name": [
+            point["name"] if point["isotropy"] or point["name"] != "unnamed" else f"# {i + 1}"
+            for i, point in zip(shown, points, strict=True)
+        ],
         "isotropy": [point["isotropy"] for point in points],
         "verdict": [point["status"] for point in points],
         "loss": ["0" if abs(point["loss"]) < 1e-15 else f"{point['loss']:.9g}" for point in points],
@@ -55,7 +58,15 @@ def print_points(dataset, console, *, title: str, rows: int = 20) -> None:
         "index": ["" if point["index"] is None else str(point["index"]) for point in points],
         "λ min": ["" if point["min_eigenvalue"] is None else f"{point['min_eigenvalue']:z.5f}" for point in points],
     }
-    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
+    )
     # what no point has is left out
     columns = {heading: cells for heading, cells in columns.items() if any(cells)}
     for heading in columns:

@@ -71,10 +71,16 @@ def exact_orthant(h, k, angle):
     """P(X < h, Y < k) with 40 digits, by Plackett's integral of the density at the corner over the correlation."""
     with mp.workdps(40):
         h, k, angle = (mp.mpf(x) for x in (h, k, angle))
-        cuts = [angle, *(t for t in (mp.mpf("1e-3"), mp.mpf("1e-2"), mp.mpf("0.1"), mp.pi - mp.mpf("0.1"), mp.pi - mp.mpf("1e-2"))), mp.pi / 2]
+        cuts = [
+            angle,
+            *(t for t in (mp.mpf("1e-3"), mp.mpf("1e-2"), mp.mpf("0.1"), mp.pi - mp.mpf("0.1"), mp.pi - mp.mpf("1e-2"))),
+            mp.pi / 2,
+        ]
         low, high = min(angle, mp.pi / 2), max(angle, mp.pi / 2)
         inside = sorted({t for t in cuts if low <= t <= high})
-        area = mp.quad(lambda t: mp.exp(-(h**2 + k**2 - 2 * h * k * mp.cos(t)) / (2 * mp.sin(t) ** 2)), inside) if low < high else 0
+        area = (
+            mp.quad(lambda t: mp.exp(-(h**2 + k**2 - 2 * h * k * mp.cos(t)) / (2 * mp.sin(t) ** 2)), inside) if low < high else 0
+        )
         return mp.ncdf(h) * mp.ncdf(k) + (1 if angle < mp.pi / 2 else -1) * area / (2 * mp.pi)
 
 
@@ -105,6 +111,7 @@ def test_without_biases_it_is_the_arc_cosine_kernel(angle):
 @pytest.mark.parametrize("shift", [0.0, 1e-9, 0.3])
 def test_nearly_coincident_biased_neurons_are_continuous(angle, shift):
     """Second derivatives at, and a step of 1e-7 away from, near-coincidence differ by the order of the step."""
+
     def neurons(step):
         return jnp.array([[1.0, 0.0, 0.4], [np.cos(angle + step), np.sin(angle + step), 0.4 + shift + step]])
 

@@ -25,9 +25,7 @@ GLOBAL_HITS = {6: 997, 8: 874, 10: 654}
 
 
 def starts(k, number, *, width=None, seed=0):
-    return rj.initialise.xavier(
-        jax.random.key(seed), number=number, width=width or k, dim=k, amplitudes=1.0, train=("weights",)
-    )
+    return rj.initialise.xavier(jax.random.key(seed), number=number, width=width or k, dim=k, amplitudes=1.0, train=("weights",))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +137,9 @@ def test_the_same_census_on_one_device_as_on_four(tmp_path):
     results = []
     for devices in (1, 4):
         environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-        run = subprocess.run([sys.executable, "-c", script, str(devices)], capture_output=True, text=True, env=environment, check=True)
+        run = subprocess.run(
+            [sys.executable, "-c", script, str(devices)], capture_output=True, text=True, env=environment, check=True
+        )
         results.append(json.loads(run.stdout))
     for key, values in results[0].items():
         if key in ("loss", "min_eigenvalue"):

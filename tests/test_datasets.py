@@ -16,7 +16,12 @@ def write(tmp_path, text, name="data.csv"):
 
 @pytest.mark.parametrize(
     "text",
-    ["a,b,y\n1,2,3\n4,5,6\n", "1,2,3\n4,5,6", "\ufeffa,b,y\r\n1,2,3\r\n4,5,6\r\n\r\n", ' a , b , y \n 1 , 2 , 3 \n4,5,"6"\n\n'],
+    [
+        "a,b,y\n1,2,3\n4,5,6\n",
+        "1,2,3\n4,5,6",
+        "\ufeffa,b,y\r\n1,2,3\r\n4,5,6\r\n\r\n",
+        ' a , b , y \n 1 , 2 , 3 \n4,5,"6"\n\n',
+    ],
 )
 def test_csv_in_several_dialects(tmp_path, text):
     data = load(write(tmp_path, text))

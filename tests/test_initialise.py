@@ -61,9 +61,7 @@ def test_zero_output_is_exactly_zero():
 
 
 def test_census_starts_have_amplitude_one_and_variance_one_over_d():
-    nets = rj.initialise.xavier(
-        jax.random.key(0), number=500, width=6, dim=6, amplitudes=1.0, scale=0.5, train=("weights",)
-    )
+    nets = rj.initialise.xavier(jax.random.key(0), number=500, width=6, dim=6, amplitudes=1.0, scale=0.5, train=("weights",))
     np.testing.assert_array_equal(nets.amplitudes, 1.0)
     np.testing.assert_allclose(np.mean(np.asarray(nets.weights) ** 2), 0.25 / 6, rtol=0.05)
 

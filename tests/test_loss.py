@@ -9,7 +9,13 @@ from hypothesis import given
 
 import relujax as rj
 
-TRAIN = [("weights",), ("weights", "amplitudes"), ("weights", "biases"), ("weights", "biases", "amplitudes"), ("amplitudes",)]
+TRAIN = [
+    ("weights",),
+    ("weights", "amplitudes"),
+    ("weights", "biases"),
+    ("weights", "biases", "amplitudes"),
+    ("amplitudes",),
+]
 
 
 def random_net(seed, m=4, d=3, *, biased, train=("weights", "biases", "amplitudes")):

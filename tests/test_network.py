@@ -58,9 +58,7 @@ def test_positive_rescaling_and_permutation_leave_the_function_and_its_canonical
     net = random_net(seed)
     order = np.random.default_rng(seed).permutation(net.width)
     factor = np.where(np.arange(net.width) == seed % net.width, scale, 1.0)
-    other = rj.ShallowReLU(
-        (net.weights * factor[:, None])[order], (net.amplitudes / factor)[order], (net.biases * factor)[order]
-    )
+    other = rj.ShallowReLU((net.weights * factor[:, None])[order], (net.amplitudes / factor)[order], (net.biases * factor)[order])
     x = np.array([0.3, -1.0, 0.5])
     np.testing.assert_allclose(other(x), net(x), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(rj.variation_norm(other), rj.variation_norm(net), rtol=1e-12)

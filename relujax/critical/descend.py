@@ -57,9 +57,7 @@ def descend(loss: AbstractLoss, nets: ShallowReLU, *, progress: Progress | None 
 
 
 def _flow_on(loss, ends, which, target):
-    flow = flow_ensemble(
-        loss, take(ends.networks, which), gradient_norm=target, solver=Chebyshev(), rtol=3e-4, atol=3e-4
-    )
+    flow = flow_ensemble(loss, take(ends.networks, which), gradient_norm=target, solver=Chebyshev(), rtol=3e-4, atol=3e-4)
     ends.flow_status[which] = flow.status
     ends.time[which] += flow.times
     ends.steps[which] += flow.stats["steps"]

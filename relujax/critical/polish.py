@@ -46,9 +46,7 @@ class Polished(eqx.Module):
     status: Int[Array | np.ndarray, "*batch"]
 
 
-def polish(
-    loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1e-13, progress: Progress | None = None
-) -> Polished:
+def polish(loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1e-13, progress: Progress | None = None) -> Polished:
     """Move a network, or every network of a stack, to the critical point it is close to.
 
     **Arguments:**
@@ -85,7 +83,7 @@ def polish(
 
 
 def polish_minima(loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1e-13) -> Polished:
-    """`polish` of a stack for points that may be near a minimum: gives up as `STALLED` where the Hessian is not positive definite.
+    """`polish` of a stack for points that may be near a minimum: `STALLED` where the Hessian is not positive definite.
 
     A network that ends as `CONVERGED` lies with its start in a region where the Hessian is positive definite along the
     segment between them, and the gradient flow from that start ends there too.

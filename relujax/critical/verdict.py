@@ -74,9 +74,7 @@ class Verdict(eqx.Module):
     dead: Int[Array | np.ndarray, "*batch"]
 
 
-def classify(
-    loss: AbstractLoss, nets: ShallowReLU, *, gradient_tolerance: float = 1e-8, null_tolerance: float = 1e-9
-) -> Verdict:
+def classify(loss: AbstractLoss, nets: ShallowReLU, *, gradient_tolerance: float = 1e-8, null_tolerance: float = 1e-9) -> Verdict:
     """Say of a network, or of every network of a stack, whether it is a minimum, a saddle, or something else.
 
     **Arguments:**
@@ -113,10 +111,7 @@ def classify(
 def _classify_one(loss, net, gradient_tolerance, null_tolerance):
     value, gradient, matrix = _value_gradient_hessian(loss, net)
     norm, dead = float(jnp.linalg.norm(gradient)), _dead(loss, net)
-    if not np.all(np.isfinite(matrix)):
-        values = np.full(len(matrix), np.nan)
-    else:
-        values = np.asarray(eigenvalues(matrix))
+    values = np.full(len(matrix), np.nan) if not np.all(np.isfinite(matrix)) else np.asarray(eigenvalues(matrix))
     largest = np.max(np.abs(values), initial=0.0)
     index = int(np.sum(values < -null_tolerance * largest))
     nullity = int(np.sum(np.abs(values) <= null_tolerance * largest))

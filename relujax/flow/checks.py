@@ -10,7 +10,9 @@ def check_flow(net: ShallowReLU, *, stacked: bool, end_time, rtol, atol, max_ste
     """Raise for what cannot be integrated; returns the save times as an array in the networks' precision."""
     shape = np.shape(net.weights)
     if stacked and (len(shape) != 3 or shape[0] == 0):
-        raise ValueError(f"the weights have shape {shape}: a stack (B, m, d) with B at least 1 is needed; relujax.stack makes one.")
+        raise ValueError(
+            f"the weights have shape {shape}: a stack (B, m, d) with B at least 1 is needed; relujax.stack makes one."
+        )
     if not stacked and len(shape) != 2:
         raise ValueError(f"the weights have shape {shape}: one network (m, d) is needed; flow_ensemble takes stacks.")
     if number_of_parameters(net) == 0:

@@ -28,10 +28,7 @@ class Field(eqx.Module):
 
     def spread(self, per_neuron: Float[Array, " m"]) -> Float[Array, " p"]:
         """One number a neuron, repeated over that neuron's trained parameters."""
-        parts = [
-            jnp.repeat(per_neuron, self.template.dim) if name == "weights" else per_neuron
-            for name in self.template.trained
-        ]
+        parts = [jnp.repeat(per_neuron, self.template.dim) if name == "weights" else per_neuron for name in self.template.trained]
         return jnp.concatenate(parts)
 
     def scale(self, state: Float[Array, " p"], rtol, atol) -> Float[Array, " p"]:

@@ -89,9 +89,7 @@ def integrate(
         carry,
     )
     saved = _save_until(carry, save_times, jnp.inf, lambda _: observe(carry.state)).saved
-    return End(
-        carry.state, carry.velocity, carry.time, carry.status, carry.steps, carry.rejected, carry.evaluations, saved
-    )
+    return End(carry.state, carry.velocity, carry.time, carry.status, carry.steps, carry.rejected, carry.evaluations, saved)
 
 
 def _first_length(field, state, velocity, limits):
@@ -140,9 +138,7 @@ def _advance(field, stepper, carry, limits, save_times, observe):
 
 def _error(field, step, limits):
     """The root mean square of the error over what is allowed; infinite when the step went wrong."""
-    scale = jnp.maximum(
-        field.scale(step.start, limits.rtol, limits.atol), field.scale(step.state, limits.rtol, limits.atol)
-    )
+    scale = jnp.maximum(field.scale(step.start, limits.rtol, limits.atol), field.scale(step.state, limits.rtol, limits.atol))
     ratio = jnp.where(scale > 0, step.error / jnp.where(scale > 0, scale, 1.0), 0.0)
     error = jnp.sqrt(jnp.mean(ratio**2))
     return jnp.where(jnp.isfinite(error) & jnp.all(jnp.isfinite(step.velocity)), error, jnp.inf)

@@ -49,7 +49,7 @@ def gradient_flow(
     >>> import jax, jax.numpy as jnp, relujax as rj
     >>> loss = rj.EmpiricalLoss(jnp.array([[1.0]]), jnp.array([1.0]))
     >>> end = rj.gradient_flow(loss, rj.ShallowReLU(jnp.array([[0.1]]), jnp.array([0.1])), end_time=40.0)
-    >>> round(float(end.networks.amplitudes[0]), 6)
+    >>> round(float(end.networks.amplitudes[0]), 4)
     1.0
 
     ```

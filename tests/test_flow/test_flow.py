@@ -14,9 +14,7 @@ SOLVERS = {"tsit5": diffrax.Tsit5(), "dopri8": diffrax.Dopri8(), "bosh3": diffra
 
 def small_ensemble(number=5, width=4, dim=3):
     loss = rj.problems.orthonormal_teacher(dim)
-    nets = rj.initialise.xavier(
-        jax.random.key(3), number=number, width=width, dim=dim, amplitudes=1.0, train=("weights",)
-    )
+    nets = rj.initialise.xavier(jax.random.key(3), number=number, width=width, dim=dim, amplitudes=1.0, train=("weights",))
     return loss, nets
 
 

@@ -104,7 +104,10 @@ def test_a_population_saddle_looks_like_a_minimum_to_the_sampled_hessian():
     ("call", "message"),
     [
         (lambda loss, net: rj.hessian.hessian(loss, net, "exact"), "mode is 'exact'"),
-        (lambda loss, net: rj.hessian.hessian(rj.problems.orthonormal_teacher(3), net, "pair"), "form of the empirical loss"),
+        (
+            lambda loss, net: rj.hessian.hessian(rj.problems.orthonormal_teacher(3), net, "pair"),
+            "form of the empirical loss",
+        ),
     ],
 )
 def test_refusals(call, message):
