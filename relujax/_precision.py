@@ -11,7 +11,7 @@ def require_x64(what: str, *arrays) -> None:
 
     **Raises:** `ValueError`, one sentence that names `what` and gives the line that turns x64 on.
     """
-    if not jax.config.jax_enable_x64:
+    if not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise ValueError(f"{what} needs double precision and x64 is off: put {ENABLE_X64} before the first computation.")
     for array in jax.tree.leaves(arrays):
         dtype = jnp.asarray(array).dtype

@@ -131,7 +131,8 @@ def mixed_hessian(rows: Float[RealArray, "m d"], vectors: Float[RealArray, "M d"
     identity = jnp.eye(rows.shape[1], dtype=rows.dtype)
 
     def row(vector):
-        pair = _Pairs(*polar(vector), vectors)
+        norm, unit = polar(vector)
+        pair = _Pairs(norm, unit, vectors)
         outer = pair.halfway[:, :, None] * pair.halfway[:, None, :] - pair.apart[:, :, None] * pair.apart[:, None, :]
         return (pair.open[:, None, None] * identity + pair.sine[:, None, None] * outer) / (2 * jnp.pi)
 

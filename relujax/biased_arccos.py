@@ -101,7 +101,7 @@ def overlap_gradient(left: Float[RealArray, "m q"], right: Float[RealArray, "M q
 @jax.custom_jvp
 def value(vectors: Float[RealArray, "M q"], coefficients: Float[RealArray, " M"]) -> Float[Array, ""]:
     """The energy `½ E[(Σ_b c_b relu(z_b))²]`."""
-    return coefficients @ overlap(vectors, vectors) @ coefficients / 2
+    return jnp.asarray(coefficients) @ overlap(vectors, vectors) @ coefficients / 2
 
 
 @jax.custom_jvp

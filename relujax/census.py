@@ -116,10 +116,10 @@ def _follow(loss, nets, progress, options):
         networks=flow.networks,
         resolved=(status == FlowStatus.CONVERGED) | (status == FlowStatus.END_TIME),
         flow_status=status,
-        time=flow.times,
-        steps=flow.stats["steps"],
+        time=np.asarray(flow.times),
+        steps=np.asarray(flow.stats["steps"]),
         distance=np.zeros(len(status)),
-        gradient_norm=flow.gradient_norms,
+        gradient_norm=np.asarray(flow.gradient_norms),
     )
 
 

@@ -66,7 +66,8 @@ def census(
     arguments = {"neurons": neurons, "students": students, "inits": inits, "seed": seed}
     run = runs.Run("census", arguments, out=out, force=force)
     _check_json(json)
-    console, summaries = _stdout(), []
+    console = _stdout()
+    summaries: list[dict] = []
     with _keeping(run, summaries):
         for k, width in zip(neurons, widths, strict=True):
             loss = problems.orthonormal_teacher(k)
@@ -159,6 +160,8 @@ def spectrum(
 ):
     """The Hessian spectrum at one point, with multiplicities, and what kind of point it is."""
     _enable_x64()
+    import numpy as np
+
     from . import hessian, runs
     from .critical import PointStatus, classify
     from .loss import EmpiricalLoss
@@ -168,7 +171,7 @@ def spectrum(
     loss, net = load_point(point)
     verdict = classify(loss, net)
     status = PointStatus(int(verdict.status)).words
-    groups = hessian.multiplicities(verdict.eigenvalues)
+    groups = hessian.multiplicities(verdict.eigenvalues[np.isfinite(verdict.eigenvalues)])
     console = Console(highlight=False)
     console.print(f"loss           {float(verdict.loss):.15g}")
     console.print(f"gradient norm  {float(verdict.gradient_norm):.3e}")

@@ -131,7 +131,7 @@ def _environment():
         "versions": versions,
         "platform": platform.platform(),
         "devices": [device.device_kind for device in jax.devices()],
-        "x64": bool(jax.config.jax_enable_x64),
+        "x64": bool(jax.config.jax_enable_x64),  # type: ignore[attr-defined]
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "argv": sys.argv[1:],
     }

@@ -21,13 +21,15 @@ from ..network import (
     ravel,
     take,
 )
+from .kinks import kink_conditions
 
 
 class PointStatus(enum.IntEnum):
     """The kinds of points; printed with spaces, `PointStatus.NOT_CRITICAL.words == "not critical"`.
 
     - `MINIMUM`: critical, no negative eigenvalue, and every null direction explained (`Verdict.nullity_explained`).
-    - `KINK_MINIMUM`: on kinks of an empirical loss, critical in Clarke's sense, and not left at first or second order.
+    - `KINK_MINIMUM`: on kinks of an empirical loss, critical in Clarke's sense, without a direction of first-order descent,
+      and without a negative eigenvalue of the Hessian along directions that stay on the kinks.
     - `SADDLE`: critical, with a negative eigenvalue.
     - `DESCENT_POINT`: on kinks of an empirical loss, with a direction of first-order descent that the almost-everywhere
       gradient does not show.
@@ -58,8 +60,10 @@ class Verdict(eqx.Module):
     - `status`: a `PointStatus`.
     - `index`, `nullity`: eigenvalues below `−null_tolerance λ_max`, and within it.
     - `nullity_explained`: null directions that rescaling, dead neurons and parallel neurons account for.
-    - `min_eigenvalue`, `max_eigenvalue`, and all `eigenvalues`, ascending.
-    - `gradient_norm`, `loss`, and `dead`, the number of neurons that never fire.
+    - `min_eigenvalue`, `max_eigenvalue`, and all `eigenvalues`, ascending. On kinks they are those of the Hessian along the
+      directions that stay on them, filled up with NaN.
+    - `gradient_norm` (on kinks that of the smallest element of Clarke's set), `loss`, and `dead`, the number of
+      neurons that never fire.
     """
 
     status: Int[Array | np.ndarray, "*batch"]
@@ -87,7 +91,8 @@ def classify(loss: AbstractLoss, nets: ShallowReLU, *, gradient_tolerance: float
     dead neurons and parallel neurons; or the loss is zero to rounding, and it is never negative; or the loss is empirical
     and convex in the products `a_j (w_j, b_j)` on the linear piece that the point lies inside.
 
-    Of an empirical loss the Hessian is the almost-everywhere one; a verdict at a kink takes one-sided derivatives as well.
+    Of an empirical loss the Hessian is the almost-everywhere one. On kinks the verdict takes one-sided derivatives as well
+    (`critical.kinks`).
 
     **Raises:** `ValueError` in single precision.
 
@@ -110,25 +115,39 @@ def classify(loss: AbstractLoss, nets: ShallowReLU, *, gradient_tolerance: float
 
 def _classify_one(loss, net, gradient_tolerance, null_tolerance):
     value, gradient, matrix = _value_gradient_hessian(loss, net)
-    norm, dead = float(jnp.linalg.norm(gradient)), _dead(loss, net)
-    values = np.full(len(matrix), np.nan) if not np.all(np.isfinite(matrix)) else np.asarray(eigenvalues(matrix))
+    matrix, norm, dead = np.asarray(matrix), float(jnp.linalg.norm(gradient)), _dead(loss, net)
+    kinks = kink_conditions(loss, net) if isinstance(loss, EmpiricalLoss) else None
+    if kinks is not None:
+        # along directions that stay on the kinks the loss is smooth
+        matrix, norm = kinks.tangent.T @ matrix @ kinks.tangent, kinks.clarke_residual
+    finite = np.all(np.isfinite(matrix))
+    values = np.asarray(eigenvalues(matrix)) if finite else np.full(len(matrix), np.nan)
     largest = np.max(np.abs(values), initial=0.0)
     index = int(np.sum(values < -null_tolerance * largest))
     nullity = int(np.sum(np.abs(values) <= null_tolerance * largest))
-    explained = min(_explained_nullity(loss, net, dead), nullity)
+    explained = nullity if kinks is not None else min(_explained_nullity(loss, net, dead), nullity)
     status = _status(loss, net, float(value), norm, values, index, nullity - explained, gradient_tolerance)
+    if kinks is not None and status in (PointStatus.MINIMUM, PointStatus.SADDLE):
+        status = _status_at_kinks(status, kinks, gradient_tolerance)
+    padding = np.full(number_of_parameters(net) - len(values), np.nan)
     return Verdict(
         status=np.asarray(status),
         index=np.asarray(index),
         nullity=np.asarray(nullity),
         nullity_explained=np.asarray(explained),
-        min_eigenvalue=np.asarray(values[0]),
-        max_eigenvalue=np.asarray(values[-1]),
-        eigenvalues=values,
+        min_eigenvalue=np.asarray(np.min(values, initial=np.inf)),
+        max_eigenvalue=np.asarray(np.max(values, initial=-np.inf)),
+        eigenvalues=np.concatenate([values, padding]),
         gradient_norm=np.asarray(norm),
         loss=np.asarray(value),
         dead=np.asarray(int(np.sum(dead))),
     )
+
+
+def _status_at_kinks(status, kinks, tolerance):
+    if kinks.descent > tolerance:
+        return PointStatus.DESCENT_POINT
+    return PointStatus.KINK_MINIMUM if status == PointStatus.MINIMUM else status
 
 
 @eqx.filter_jit

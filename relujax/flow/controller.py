@@ -1,9 +1,11 @@
 """Step-size control of diffrax on the scale of each neuron."""
 
+from collections.abc import Callable
+from typing import Any
+
 import diffrax
 import jax
 import jax.numpy as jnp
-import optimistix as optx
 from jaxtyping import Array
 
 from .field import Field
@@ -15,7 +17,7 @@ class NeuronController(diffrax.AbstractAdaptiveStepSizeController):
     field: Field
     rtol: float | Array
     atol: float | Array
-    norm = staticmethod(optx.rms_norm)
+    norm: Callable[[Any], Any]
 
     def wrap(self, direction):
         return self
@@ -36,4 +38,4 @@ class NeuronController(diffrax.AbstractAdaptiveStepSizeController):
 
     def _controller(self):
         # a neuron that is exactly 0 has scale 0 and error 0
-        return diffrax.PIDController(rtol=1.0, atol=1e-300, pcoeff=0.4, icoeff=0.3)
+        return diffrax.PIDController(rtol=1.0, atol=1e-300, norm=self.norm, pcoeff=0.4, icoeff=0.3)

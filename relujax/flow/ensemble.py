@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import diffrax
 import equinox as eqx
@@ -32,6 +32,7 @@ def flow_ensemble(
     rtol: float = 1e-6,
     atol: float = 1e-6,
     solver: diffrax.AbstractERK | AbstractStepper | None = None,
+    kinks: Literal["auto", "step"] = "auto",
     max_steps: int = 100_000,
     save_at: Float[RealArray, " s"] | None = None,
     observe: Observables = (),
@@ -50,6 +51,8 @@ def flow_ensemble(
     - `rtol`, `atol`: the local error of parameter θ_i may be `rtol |θ_i| + atol |its neuron|`, in root mean square.
     - `solver`: an explicit diffrax Runge–Kutta solver, `diffrax.Tsit5()` unless said otherwise, or `flow.Chebyshev()` for
       the slow approach to a minimum.
+    - `kinks`: `"step"`, which is what `"auto"` chooses: steps go over the kinks of an empirical loss, and the error control
+      shortens those that cross one.
     - `save_at`: ascending times at which the loss and the observables are recorded.
     - `observe`: callables of one network, by name or in a sequence (then named by themselves).
     - `progress`: called as `progress(finished, total)` while networks finish.
@@ -60,7 +63,7 @@ def flow_ensemble(
 
     **Raises:** `ValueError` for an unstacked network, times or tolerances out of range, and implicit solvers.
 
-    Networks step over the kinks of an empirical loss. On a CPU, chunks of the ensemble go to one worker thread a core; with
+    On a CPU, chunks of the ensemble go to one worker thread a core; with
     several devices, each chunk goes to the next device, through the same compiled function.
 
     ```python
@@ -73,6 +76,8 @@ def flow_ensemble(
 
     ```
     """
+    if kinks not in ("auto", "step"):
+        raise ValueError(f"kinks is {kinks!r}: choose auto or step.")
     times = check_flow(nets, stacked=True, end_time=end_time, rtol=rtol, atol=atol, max_steps=max_steps, save_at=save_at)
     number, dtype = nets.weights.shape[0], jnp.asarray(nets.weights).dtype
     stepper = solver if isinstance(solver, AbstractStepper) else RungeKutta(diffrax.Tsit5() if solver is None else solver)

@@ -19,12 +19,12 @@ class Field(eqx.Module):
 
     def neuron_norms(self, state: Float[Array, " p"]) -> Float[Array, " m"]:
         """The Euclidean norm of every neuron's trained parameters."""
-        return jnp.sqrt(sum(jnp.sum(part**2, axis=1) for part in self._by_neuron(state)))
+        return jnp.sqrt(self.neuron_products(state, state))
 
     def neuron_products(self, left: Float[Array, " p"], right: Float[Array, " p"]) -> Float[Array, " m"]:
         """The inner product of two vectors of parameters, neuron by neuron."""
         pairs = zip(self._by_neuron(left), self._by_neuron(right), strict=True)
-        return sum(jnp.sum(a * b, axis=1) for a, b in pairs)
+        return jnp.sum(jnp.stack([jnp.sum(a * b, axis=1) for a, b in pairs]), axis=0)
 
     def spread(self, per_neuron: Float[Array, " m"]) -> Float[Array, " p"]:
         """One number a neuron, repeated over that neuron's trained parameters."""

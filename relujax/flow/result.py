@@ -28,7 +28,7 @@ class Trajectory(AbstractFlow):
 
     `networks` is the network at the end; `path`, a stack of networks along `save_times`, is there when times were asked for,
     with its losses in `observed["loss"]`. `times`, `losses`, `gradient_norms` and `status` are scalars that describe the
-    end. `stats` counts `steps`, `rejected` and `field_evaluations`.
+    end. `stats` counts `steps` and `rejected`.
     """
 
     networks: ShallowReLU

@@ -54,19 +54,19 @@ class RungeKutta(AbstractStepper):
     error_order: int = eqx.field(static=True)
 
     def __init__(self, solver: diffrax.AbstractERK):
-        if not isinstance(solver, diffrax.AbstractERK):
+        if not isinstance(solver, diffrax.AbstractERK) or not isinstance(solver.tableau, diffrax.ButcherTableau):
             raise ValueError(
                 f"an ensemble cannot step with {type(solver).__name__}: give an explicit Runge-Kutta solver such as "
                 "diffrax.Tsit5(), or Chebyshev()."
             )
         self.solver = solver
-        self.error_order = solver.order(diffrax.ODETerm(lambda t, y, args: y))
+        self.error_order = int(solver.order(diffrax.ODETerm(lambda t, y, args: y)) or 1)
 
     def begin(self, field, state, velocity):
         return None
 
     def step(self, field, state, velocity, length, memory):
-        tableau = self.solver.tableau
+        tableau: Any = self.solver.tableau
         stages = [length * velocity]
         for row in tableau.a_lower:
             stages.append(length * field(state + _combine(row, stages)))

@@ -3,6 +3,7 @@
 import diffrax
 import jax
 import jax.numpy as jnp
+import optimistix as optx
 from jaxtyping import Float
 
 from ..loss import AbstractLoss
@@ -70,7 +71,7 @@ def gradient_flow(
         y0=ravel(net),
         args=field,
         saveat=diffrax.SaveAt(subs=end_only if keep is None else {"end": end_only, "path": keep.subs}),
-        stepsize_controller=NeuronController(jax.lax.stop_gradient(field), rtol, atol),
+        stepsize_controller=NeuronController(field=jax.lax.stop_gradient(field), rtol=rtol, atol=atol, norm=optx.rms_norm),
         adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
         max_steps=max_steps,
         throw=throw,

@@ -116,8 +116,8 @@ def test_split_neurons_of_a_global_minimum_stay_a_minimum():
 def test_a_silent_neuron_with_a_correlation_makes_a_saddle_of_index_one():
     """a_1 = 0 and C_1 ≠ 0: the pair (a_1, w_1) has the eigenvalues ±|C_1| to leading order."""
     loss = rj.EmpiricalLoss(jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([1.0, 2.0]))
-    # the second neuron fits the second datum exactly, the first is silent and orthogonal to what it could learn
-    net = rj.ShallowReLU(jnp.array([[0.0, 0.0], [0.0, 1.0]]), jnp.array([0.0, 2.0]))
+    # the second neuron fits the second datum alone, the first is silent and points at the first datum
+    net = rj.ShallowReLU(jnp.array([[0.0, 0.0], [-1.0, 1.0]]), jnp.array([0.0, 2.0]))
     moved = rj.ShallowReLU(net.weights.at[0].set(jnp.array([1e-300, 0.0])), net.amplitudes)
     verdict = rj.classify(loss, moved)
     assert words(verdict.status) == "saddle"

@@ -286,6 +286,7 @@ def test_to_xarray_labels_everything():
         ({"max_steps": 0}, "max_steps is 0"),
         ({"save_at": np.array([1.0, 0.5])}, "ascending"),
         ({"solver": diffrax.Kvaerno5()}, "Kvaerno5"),
+        ({"kinks": "jump"}, "kinks is 'jump'"),
     ],
 )
 def test_refusals_name_the_value(change, message):
