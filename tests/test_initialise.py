@@ -14,7 +14,8 @@ SIZE = {"width": 40, "dim": 5}
 @pytest.mark.parametrize("name", LAWS)
 def test_network_i_depends_on_the_key_and_i_alone(name):
     few, many = (LAWS[name](jax.random.key(1), number=n, biases=True, **SIZE) for n in (3, 8))
-    np.testing.assert_array_equal(rj.ravel(few), rj.ravel(many)[:3])
+    # the draws are equal; norms may be summed in another order
+    np.testing.assert_allclose(rj.ravel(few), rj.ravel(many)[:3], rtol=1e-14)
     other = LAWS[name](jax.random.key(2), number=3, biases=True, **SIZE)
     assert not np.any(few.weights == other.weights)
 

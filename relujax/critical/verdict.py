@@ -100,7 +100,7 @@ def classify(loss: AbstractLoss, nets: ShallowReLU, *, gradient_tolerance: float
     >>> import jax.numpy as jnp, relujax as rj
     >>> teacher = rj.ShallowReLU(jnp.eye(3), jnp.ones(3))
     >>> verdict = rj.classify(rj.PopulationLoss(teacher), teacher)
-    >>> rj.PointStatus(verdict.status).words, int(verdict.nullity), int(verdict.nullity_explained)
+    >>> rj.PointStatus(int(verdict.status)).words, int(verdict.nullity), int(verdict.nullity_explained)
     ('minimum', 3, 3)
 
     ```
