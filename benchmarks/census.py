@@ -11,8 +11,7 @@ from relujax.critical import descend
 
 from .common import table
 
-
-LONGEST = 420.0
+LONGEST = 420.0  # seconds of gradient descent
 
 
 def run(k: int = 20, number: int = 1000, target: float = 1e-12) -> str:
@@ -39,7 +38,8 @@ def run(k: int = 20, number: int = 1000, target: float = 1e-12) -> str:
     heading = ["method", "seconds", "times relujax", f"starts with gradient norm <= {target:g}"]
     notes = (
         f"{number} starts at k = {k}, one process, compilation included. Gradient descent runs the whole batch on all cores "
-        f"until every start has arrived, {LONGEST:.0f} s are over or 200 000 steps are done; the census also names, certifies and counts the end points."
+        f"until every start has arrived, {LONGEST:.0f} s are over or 200 000 steps are done. The census also names, "
+        "certifies and counts the end points."
     )
     return table(f"Census at k = {k}", heading, rows, notes)
 

@@ -115,17 +115,18 @@ def classify(loss: AbstractLoss, nets: ShallowReLU, *, gradient_tolerance: float
 
 def _classify_one(loss, net, gradient_tolerance, null_tolerance):
     value, gradient, matrix = _value_gradient_hessian(loss, net)
-    matrix, norm, dead = np.asarray(matrix), float(jnp.linalg.norm(gradient)), _dead(loss, net)
-    kinks = kink_conditions(loss, net) if isinstance(loss, EmpiricalLoss) else None
+    matrix, norm = np.asarray(matrix), float(jnp.linalg.norm(gradient))
+    finite = all(np.all(np.isfinite(array)) for array in (matrix, norm, *jax.tree.leaves(net)))
+    kinks = kink_conditions(loss, net) if isinstance(loss, EmpiricalLoss) and finite else None
     if kinks is not None:
         # along directions that stay on the kinks the loss is smooth
         matrix, norm = kinks.tangent.T @ matrix @ kinks.tangent, kinks.clarke_residual
-    finite = np.all(np.isfinite(matrix))
     values = np.asarray(eigenvalues(matrix)) if finite else np.full(len(matrix), np.nan)
     largest = np.max(np.abs(values), initial=0.0)
     index = int(np.sum(values < -null_tolerance * largest))
     nullity = int(np.sum(np.abs(values) <= null_tolerance * largest))
-    explained = nullity if kinks is not None else min(_explained_nullity(loss, net, dead), nullity)
+    # on kinks, too, the loss is convex in the products a_j (w_j, b_j) along directions that stay on them
+    explained = nullity if kinks is not None or not finite else min(_explained_nullity(loss, net), nullity)
     status = _status(loss, net, float(value), norm, values, index, nullity - explained, gradient_tolerance)
     if kinks is not None and status in (PointStatus.MINIMUM, PointStatus.SADDLE):
         status = _status_at_kinks(status, kinks, gradient_tolerance)
@@ -135,12 +136,12 @@ def _classify_one(loss, net, gradient_tolerance, null_tolerance):
         index=np.asarray(index),
         nullity=np.asarray(nullity),
         nullity_explained=np.asarray(explained),
-        min_eigenvalue=np.asarray(np.min(values, initial=np.inf)),
-        max_eigenvalue=np.asarray(np.max(values, initial=-np.inf)),
+        min_eigenvalue=np.asarray(values[0] if len(values) else np.nan),
+        max_eigenvalue=np.asarray(values[-1] if len(values) else np.nan),
         eigenvalues=np.concatenate([values, padding]),
         gradient_norm=np.asarray(norm),
         loss=np.asarray(value),
-        dead=np.asarray(int(np.sum(dead))),
+        dead=np.asarray(count_dead(loss, net)),
     )
 
 
@@ -184,7 +185,9 @@ def is_escaping(loss: AbstractLoss, net: ShallowReLU) -> bool:
 
 def count_dead(loss: AbstractLoss, net: ShallowReLU) -> int:
     """Neurons that never fire: on no datum, or exactly 0."""
-    return int(np.sum(_dead(loss, net)))
+    if isinstance(loss, EmpiricalLoss):
+        return int(np.sum(dead_neurons(net, loss.inputs)))
+    return int(np.sum(np.all(np.asarray(hidden_vectors(net)) == 0, axis=-1)))
 
 
 @eqx.filter_jit
@@ -192,13 +195,7 @@ def _value_gradient(loss, net):
     return loss(net), ravel(loss.gradient(net))
 
 
-def _dead(loss, net):
-    if isinstance(loss, EmpiricalLoss):
-        return np.asarray(dead_neurons(net, loss.inputs))
-    return np.all(np.asarray(hidden_vectors(net)) == 0, axis=-1)
-
-
-def _explained_nullity(loss, net, dead):
+def _explained_nullity(loss, net):
     if isinstance(loss, EmpiricalLoss):
         # inside a linear piece the loss is convex in the products a_j (w_j, b_j), unless some a_j = 0 couples to its C_j
         jacobian = np.asarray(loss.jacobian(net))

@@ -63,8 +63,8 @@ def flow_ensemble(
 
     **Raises:** `ValueError` for an unstacked network, times or tolerances out of range, and implicit solvers.
 
-    On a CPU, chunks of the ensemble go to one worker thread a core; with
-    several devices, each chunk goes to the next device, through the same compiled function.
+    On a CPU, chunks of the ensemble go to one worker thread a core; with several devices, each chunk goes to the next
+    device, through the same compiled function.
 
     ```python
     >>> import jax, jax.numpy as jnp, relujax as rj

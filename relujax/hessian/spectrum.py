@@ -1,5 +1,7 @@
 """Spectra of the Hessian: eigenvalues with multiplicities, index and nullity at a stated tolerance."""
 
+from typing import Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,9 @@ from jaxtyping import Array, Float, Int
 from .._extras import extra
 from .._precision import require_x64
 from ..loss import AbstractLoss, EmpiricalLoss
-from ..network import RealArray, ShallowReLU, is_stacked, ravel, unravel
+from ..network import RealArray, ShallowReLU, is_stacked, number_of_parameters, ravel, unravel
 from .dense import eigenvalues, hessian
+from .reduced import reduced_eigenvalues, reduced_size
 
 ALMOST_EVERYWHERE = (
     "The Hessian of a sampled ReLU loss is the almost-everywhere one: it does not see the curvature on the kinks, and it is "
@@ -61,45 +64,76 @@ def inertia_of(values: Float[np.ndarray, "*batch p"], tolerance: float = 1e-9) -
     return Inertia(np.asarray(negative), np.asarray(values.shape[-1] - negative - positive), np.asarray(positive), threshold)
 
 
-def spectrum(loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1e-9):
-    """The dense spectrum of a network, or of every network of a stack, as an `xarray.Dataset`.
+def spectrum(
+    loss: AbstractLoss,
+    nets: ShallowReLU,
+    *,
+    method: Literal["auto", "dense", "reduced"] = "auto",
+    tolerance: float = 1e-9,
+):
+    """The whole spectrum of a network, or of every network of a stack, as an `xarray.Dataset`.
 
-    Variables: `eigenvalue` (point, parameter), ascending; `value` and `multiplicity` (point, distinct), grouped within
-    `tolerance` times the largest and padded with NaN and 0; `index` and `nullity` (point) at that tolerance; `loss` and
-    `gradient_norm`. The attribute `note` says, for an empirical loss, that this is the almost-everywhere Hessian, which is
-    not an estimate of the Hessian of the population loss.
+    **Arguments:**
 
-    **Raises:** `ValueError` in single precision; `ImportError` without xarray.
+    - `method`: `"dense"`, or for an empirical loss `"reduced"`, the same spectrum from a matrix of size n + 2m
+      (`reduced_eigenvalues`). `"auto"` takes the smaller matrix and says so in the attribute `method`.
+    - `tolerance`: eigenvalues that differ by less than this times the largest are grouped, and those within it are null.
+
+    Variables: `eigenvalue` (point, parameter), ascending, for the reduced method without the zeros that the attribute
+    `further_zeros` counts; `value` and `multiplicity` (point, distinct), padded with NaN and 0; `index` and `nullity`
+    (point); `loss` and `gradient_norm`. The attribute `note` says, for an empirical loss, that this is the almost-everywhere
+    Hessian, which is not an estimate of the Hessian of the population loss.
+
+    **Raises:** `ValueError` in single precision and for a method that the loss does not have; `ImportError` without xarray.
     """
     require_x64("spectrum", nets)
     xarray = extra("xarray", "io")
     stacked = nets if is_stacked(nets) else jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], nets)
-    values = eigenvalues(_matrices(loss, stacked))
-    groups = [multiplicities(one, tolerance) for one in values]
+    chosen, reason = _choose(loss, stacked, method)
+    p = number_of_parameters(stacked)
+    values = eigenvalues(_matrices(loss, stacked)) if chosen == "dense" else np.asarray(_reduced(loss, stacked))
+    zeros = max(p - values.shape[1], 0)
+    full = [np.sort(np.concatenate([one, np.zeros(zeros)])) for one in values]
+    groups = [multiplicities(one, tolerance) for one in full]
     widest = max(len(group) for group in groups)
     distinct, counts = np.full((len(groups), widest), np.nan), np.zeros((len(groups), widest), int)
     for row, group in enumerate(groups):
         distinct[row, : len(group)], counts[row, : len(group)] = zip(*group, strict=True)
     counted = inertia_of(values, tolerance)
-    losses, norms = jax.jit(jax.vmap(lambda net: (loss(net), jnp.linalg.norm(ravel(loss.gradient(net))))))(
-        jax.tree.map(jnp.asarray, stacked)
-    )
+    losses, norms = _losses_and_norms(loss, jax.tree.map(jnp.asarray, stacked))
     return xarray.Dataset(
         {
             "eigenvalue": (["point", "parameter"], values),
             "value": (["point", "distinct"], distinct),
             "multiplicity": (["point", "distinct"], counts),
             "index": (["point"], counted.negative),
-            "nullity": (["point"], counted.null),
+            "nullity": (["point"], counted.null + zeros),
             "loss": (["point"], np.asarray(losses)),
             "gradient_norm": (["point"], np.asarray(norms)),
         },
         attrs={
-            "method": "dense",
+            "method": f"{chosen}: {reason}",
+            "further_zeros": zeros,
             "tolerance": tolerance,
             "note": ALMOST_EVERYWHERE if isinstance(loss, EmpiricalLoss) else "",
         },
     )
+
+
+def _choose(loss, nets, method):
+    if method not in ("auto", "dense", "reduced"):
+        raise ValueError(f"method is {method!r}: choose among auto, dense and reduced.")
+    if not isinstance(loss, EmpiricalLoss):
+        if method == "reduced":
+            raise ValueError(f"method 'reduced' is for an empirical loss and this is {type(loss).__name__}: choose 'dense'.")
+        return "dense", "the loss is not empirical"
+    size, p = reduced_size(loss, nets), number_of_parameters(nets)
+    if method == "reduced" and size >= p:
+        raise ValueError(f"the reduced matrix has {size} rows and the Hessian {p}: choose 'dense'.")
+    if method == "auto":
+        # the reduced matrix takes two decompositions, one of them with vectors
+        return ("reduced", f"{size} < {p} / 2") if 2 * size < p else ("dense", f"{size} >= {p} / 2")
+    return method, "asked for"
 
 
 def linear_operator(loss: AbstractLoss, net: ShallowReLU):
@@ -123,3 +157,13 @@ def linear_operator(loss: AbstractLoss, net: ShallowReLU):
 @eqx.filter_jit
 def _matrices(loss, nets) -> Array:
     return hessian(loss, nets)
+
+
+@eqx.filter_jit
+def _reduced(loss, nets) -> Array:
+    return jax.lax.map(lambda net: reduced_eigenvalues(loss, net), jax.tree.map(jnp.asarray, nets))
+
+
+@eqx.filter_jit
+def _losses_and_norms(loss, nets):
+    return jax.vmap(lambda net: (loss(net), jnp.linalg.norm(ravel(loss.gradient(net)))))(nets)

@@ -154,3 +154,9 @@ def test_single_precision_is_refused_with_the_line_that_helps():
     for function in (rj.polish, rj.classify):
         with pytest.raises(ValueError, match="float64"):
             function(loss, single)
+
+
+def test_a_network_that_is_not_finite_is_undecided():
+    loss = rj.EmpiricalLoss(jnp.eye(2), jnp.ones(2))
+    verdict = rj.classify(loss, rj.ShallowReLU(jnp.full((1, 2), jnp.nan), jnp.ones(1)))
+    assert words(verdict.status) == "undecided"
