@@ -186,20 +186,25 @@ def _forces_jvp(primals, tangents):
     return forces(rows, vectors, coefficients), out
 
 
-def _value_jvp(primals, tangents):
-    vectors, coefficients = primals
-    vectors_dot, coefficients_dot = (tangent(t) for t in tangents)
-    force = forces(vectors, vectors, coefficients)
-    out = jnp.zeros((), force.dtype)
-    if vectors_dot is not None:
-        out += jnp.sum(coefficients[:, None] * force * vectors_dot)
-    if coefficients_dot is not None:
-        out += jnp.sum(coefficients_dot * jnp.sum(force * vectors, axis=-1))  # Euler: φ is 1-homogeneous
-    return value(vectors, coefficients), out
+def energy_rule(value, forces):
+    """The derivative rule of an energy whose vectors feel `coefficients x forces`; by Euler's theorem for coefficients."""
+
+    def rule(primals, tangents):
+        vectors, coefficients = primals
+        vectors_dot, coefficients_dot = (tangent(t) for t in tangents)
+        force = forces(vectors, vectors, coefficients)
+        out = jnp.zeros((), force.dtype)
+        if vectors_dot is not None:
+            out += jnp.sum(coefficients[:, None] * force * vectors_dot)
+        if coefficients_dot is not None:
+            out += jnp.sum(coefficients_dot * jnp.sum(force * vectors, axis=-1))
+        return value(vectors, coefficients), out
+
+    return rule
 
 
 forces.defjvp(_forces_jvp, symbolic_zeros=True)
-value.defjvp(_value_jvp, symbolic_zeros=True)
+value.defjvp(energy_rule(value, forces), symbolic_zeros=True)
 
 
 def tangent(tangent):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 
-from .arccos import over, polar, tangent
+from .arccos import energy_rule, over, polar, tangent
 from .network import RealArray
 from .orthant import orthant_probability
 
@@ -163,20 +163,8 @@ def _forces_jvp(primals, tangents):
     return force, out
 
 
-def _value_jvp(primals, tangents):
-    vectors, coefficients = primals
-    vectors_dot, coefficients_dot = (tangent(t) for t in tangents)
-    force = forces(vectors, vectors, coefficients)
-    out = jnp.zeros((), force.dtype)
-    if vectors_dot is not None:
-        out += jnp.sum(coefficients[:, None] * force * vectors_dot)
-    if coefficients_dot is not None:
-        out += jnp.sum(coefficients_dot * jnp.sum(force * vectors, axis=-1))  # Euler: 1-homogeneous in (w, b)
-    return value(vectors, coefficients), out
-
-
 forces.defjvp(_forces_jvp, symbolic_zeros=True)
-value.defjvp(_value_jvp, symbolic_zeros=True)
+value.defjvp(energy_rule(value, forces), symbolic_zeros=True)
 
 
 def _parts(vectors):

@@ -163,14 +163,14 @@ def spectrum(
     import numpy as np
 
     from . import hessian, runs
-    from .critical import PointStatus, classify
+    from .critical import classify
     from .loss import EmpiricalLoss
     from .points import load_point
 
     _check_json(json)
     loss, net = load_point(point)
     verdict = classify(loss, net)
-    status = PointStatus(int(verdict.status)).words
+    status = str(verdict.status)
     groups = hessian.multiplicities(verdict.eigenvalues[np.isfinite(verdict.eigenvalues)])
     console = Console(highlight=False)
     console.print(f"loss           {float(verdict.loss):.15g}")

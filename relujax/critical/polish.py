@@ -1,7 +1,5 @@
 """From the neighbourhood of a critical point to the point itself, at the precision of the arithmetic."""
 
-import enum
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._precision import require_x64
+from .._status import Status
 from ..loss import AbstractLoss
 from ..network import RealArray, ShallowReLU, is_stacked, ravel, unravel
 from ..parallel import Progress, chunk_size, map_chunks
@@ -17,7 +16,7 @@ _ITERATIONS = 60
 _WAYPOINTS = (0.0, 1 / 3, 2 / 3, 1.0)
 
 
-class PolishStatus(enum.IntEnum):
+class PolishStatus(Status):
     """How a polish ended.
 
     - `CONVERGED`: the gradient norm is at the tolerance and the point lies in the basin it started from: the Hessian has the
@@ -31,11 +30,6 @@ class PolishStatus(enum.IntEnum):
     BASIN_CHANGED = 1
     STALLED = 2
 
-    @property
-    def words(self) -> str:
-        """The member's name in words, as it is printed."""
-        return self.name.lower().replace("_", " ")
-
 
 class Polished(eqx.Module):
     """Networks after a polish, with the gradient norm, the Euclidean distance moved and the `PolishStatus` of each."""
@@ -43,7 +37,7 @@ class Polished(eqx.Module):
     networks: ShallowReLU
     gradient_norms: Float[RealArray, "*batch"]
     distances: Float[RealArray, "*batch"]
-    status: Int[Array | np.ndarray, "*batch"]
+    status: PolishStatus | Int[Array | np.ndarray, "*batch"]
 
 
 def polish(loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1e-13, progress: Progress | None = None) -> Polished:
@@ -78,7 +72,8 @@ def polish(loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1e-13, p
     require_x64("polish", nets)
     if not is_stacked(nets):
         one = polish(loss, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], nets), tolerance=tolerance)
-        return jax.tree.map(lambda leaf: leaf[0], one)
+        first = jax.tree.map(lambda leaf: np.asarray(leaf[0]), one)
+        return Polished(first.networks, first.gradient_norms, first.distances, status=PolishStatus(int(first.status)))
     return _polish_stack(loss, nets, tolerance, progress, only_minima=False)
 
 

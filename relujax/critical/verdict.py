@@ -1,7 +1,5 @@
 """What kind of point a network is at."""
 
-import enum
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._precision import require_x64
+from .._status import Status
 from ..hessian import eigenvalues
 from ..loss import AbstractLoss, EmpiricalLoss, PopulationLoss
 from ..network import (
@@ -24,7 +23,7 @@ from ..network import (
 from .kinks import kink_conditions
 
 
-class PointStatus(enum.IntEnum):
+class PointStatus(Status):
     """The kinds of points; printed with spaces, `PointStatus.NOT_CRITICAL.words == "not critical"`.
 
     - `MINIMUM`: critical, no negative eigenvalue, and every null direction explained (`Verdict.nullity_explained`).
@@ -48,16 +47,11 @@ class PointStatus(enum.IntEnum):
     ESCAPING = 6
     UNDECIDED = 7
 
-    @property
-    def words(self) -> str:
-        """The member's name in words, as it is printed."""
-        return self.name.lower().replace("_", " ")
-
 
 class Verdict(eqx.Module):
     """The kind of a point, and what it was judged by; every field has the leading axis of the networks.
 
-    - `status`: a `PointStatus`.
+    - `status`: a `PointStatus`, of a stack an array of them; `words` says them.
     - `index`, `nullity`: eigenvalues below `−null_tolerance λ_max`, and within it.
     - `nullity_explained`: null directions that rescaling, dead neurons and parallel neurons account for.
     - `min_eigenvalue`, `max_eigenvalue`, and all `eigenvalues`, ascending. On kinks they are those of the Hessian along the
@@ -66,7 +60,7 @@ class Verdict(eqx.Module):
       neurons that never fire.
     """
 
-    status: Int[Array | np.ndarray, "*batch"]
+    status: PointStatus | Int[Array | np.ndarray, "*batch"]
     index: Int[Array | np.ndarray, "*batch"]
     nullity: Int[Array | np.ndarray, "*batch"]
     nullity_explained: Int[Array | np.ndarray, "*batch"]
@@ -76,6 +70,11 @@ class Verdict(eqx.Module):
     gradient_norm: Float[RealArray, "*batch"]
     loss: Float[RealArray, "*batch"]
     dead: Int[Array | np.ndarray, "*batch"]
+
+    @property
+    def words(self) -> str | list[str]:
+        """The status in words, of a stack a list of them."""
+        return str(self.status) if isinstance(self.status, PointStatus) else [str(PointStatus(s)) for s in self.status]
 
 
 def classify(loss: AbstractLoss, nets: ShallowReLU, *, gradient_tolerance: float = 1e-8, null_tolerance: float = 1e-9) -> Verdict:
@@ -100,7 +99,7 @@ def classify(loss: AbstractLoss, nets: ShallowReLU, *, gradient_tolerance: float
     >>> import jax.numpy as jnp, relujax as rj
     >>> teacher = rj.ShallowReLU(jnp.eye(3), jnp.ones(3))
     >>> verdict = rj.classify(rj.PopulationLoss(teacher), teacher)
-    >>> rj.PointStatus(int(verdict.status)).words, int(verdict.nullity), int(verdict.nullity_explained)
+    >>> verdict.words, int(verdict.nullity), int(verdict.nullity_explained)
     ('minimum', 3, 3)
 
     ```
@@ -132,7 +131,7 @@ def _classify_one(loss, net, gradient_tolerance, null_tolerance):
         status = _status_at_kinks(status, kinks, gradient_tolerance)
     padding = np.full(number_of_parameters(net) - len(values), np.nan)
     return Verdict(
-        status=np.asarray(status),
+        status=status,
         index=np.asarray(index),
         nullity=np.asarray(nullity),
         nullity_explained=np.asarray(explained),

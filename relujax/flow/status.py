@@ -1,9 +1,9 @@
 """How a flow ended."""
 
-import enum
+from .._status import Status
 
 
-class FlowStatus(enum.IntEnum):
+class FlowStatus(Status):
     """Why the integration of one network stopped; arrays of statuses compare with the members, `status == CONVERGED`.
 
     - `CONVERGED`: the gradient norm fell below the one asked for, and no neuron still grows or turns.
@@ -18,8 +18,3 @@ class FlowStatus(enum.IntEnum):
     STEP_LIMIT = 2
     STEP_TOO_SMALL = 3
     DIVERGED = 4
-
-    @property
-    def words(self) -> str:
-        """The member's name in words, as it is printed."""
-        return self.name.lower().replace("_", " ")
