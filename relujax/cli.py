@@ -1,5 +1,6 @@
 """The command line: `relujax census`, `relujax flow`, `relujax spectrum`."""
 
+import os
 import re
 import sys
 from contextlib import contextmanager
@@ -32,6 +33,10 @@ Seed = Annotated[int, typer.Option(help="Seed of the random starts.")]
 
 class Unfinished(Exception):
     """Work that stopped before its end, with a sentence that says what there is; exit code 1."""
+
+    def __init__(self, sentence: str, *, interrupted: bool = False):
+        super().__init__(sentence)
+        self.interrupted = interrupted
 
 
 @app.callback(invoke_without_command=True)
@@ -82,7 +87,7 @@ def census(
             report.print_points(found, console, title=f"k = {k} teachers, {width} students, {inits} starts")
             unresolved = summaries[-1]["unresolved"]
             if unresolved:
-                console.print(f"{unresolved} starts reached no critical point and are counted as unresolved.")
+                console.print(f"Starts that reached no critical point, counted as unresolved: {unresolved}.")
     run.finish(summaries)
     if json is not None:
         runs.write_json(json, summaries)
@@ -201,6 +206,7 @@ def spectrum(
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; a user's mistake is one sentence on stderr and exit code 2, unfinished work exit code 1."""
+    as_program = argv is None
     argv = _repeat_option(sys.argv[1:] if argv is None else argv, "--neurons")
     try:
         code = app(argv, standalone_mode=False)
@@ -209,6 +215,10 @@ def main(argv: list[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         _fail("Interrupted.", 1)
     except Unfinished as error:
+        if as_program and error.interrupted:
+            # what the devices still compute would hold up an orderly exit until it is done
+            print(f"relujax: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
         _fail(str(error), 1)
     except Exception as error:
         # typer's usage errors; which package defines them depends on its version
@@ -285,8 +295,8 @@ def _keeping(run, summaries):
     try:
         yield
     except KeyboardInterrupt:
-        kept = f"{len(summaries)} finished parts are in {run.path}" if summaries else "nothing was finished"
-        raise Unfinished(f"Interrupted: {kept}.") from None
+        kept = f"what was finished is in {run.path}" if summaries else "nothing was finished"
+        raise Unfinished(f"Interrupted: {kept}.", interrupted=True) from None
 
 
 def _stdout():

@@ -183,7 +183,7 @@ def test_an_interrupt_keeps_what_is_done(call, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "census", interrupted_at_four)
     code, _, err = call("census", "--neurons", 3, 4, "--inits", 4, "--out", "run")
     assert code == 1
-    assert "1 finished part" in err
+    assert "what was finished is in run" in err
     assert set(runs.open_run(tmp_path / "run")) == {"k003"}
     assert json.loads((tmp_path / "run" / "settings.json").read_text())["finished"] is False
 
