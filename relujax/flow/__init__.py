@@ -1,7 +1,9 @@
 """Gradient flow: one differentiable trajectory, and ensembles."""
 
 from .ensemble import flow_ensemble as flow_ensemble
+from .pieces import AbstractPieces as AbstractPieces, RungeKuttaPieces as RungeKuttaPieces, Taylor as Taylor
+from .record import EventLog as EventLog
 from .result import Ensemble as Ensemble, Trajectory as Trajectory
-from .status import FlowStatus as FlowStatus
+from .status import EventKind as EventKind, FlowStatus as FlowStatus
 from .steppers import AbstractStepper as AbstractStepper, Chebyshev as Chebyshev, RungeKutta as RungeKutta
 from .trajectory import gradient_flow as gradient_flow
