@@ -13,6 +13,9 @@ from jaxtyping import Array
 
 Progress = Callable[[int, int], None]
 
+# fewer members than this are not given to a device of their own
+_SHARE = 64
+
 
 def map_chunks(function: Callable[..., Any], batched: Any, *, chunk: int, progress: Progress | None = None) -> Any:
     """`function(chunk of batched, count)` over the leading axis of `batched`, joined on the host in order.
@@ -25,13 +28,14 @@ def map_chunks(function: Callable[..., Any], batched: Any, *, chunk: int, progre
     - `batched`: a pytree of arrays with one leading axis; the last chunk is filled up with copies of the last member.
     - `progress`: called in this thread as `progress(finished, total)`.
 
-    Several devices take turns. On a CPU there is at least one worker a core: compiled code leaves Python's lock. The chunks
+    Several devices take turns, as many as there are 64 members for. On a CPU there is at least one worker a core: compiled code leaves Python's lock. The chunks
     do not depend on the number of workers, so neither do the results. On an interrupt, chunks that have not begun are
     dropped.
     """
     number = jax.tree.leaves(batched)[0].shape[0]
     starts = range(0, number, chunk)
-    devices = jax.local_devices()
+    # every device compiles for itself: a small ensemble is not worth that
+    devices = jax.local_devices()[: max(number // _SHARE, 1)]
     workers = max(len(devices), _cores()) if devices[0].platform == "cpu" else len(devices)
 
     def call(position):

@@ -206,7 +206,7 @@ def _settle(inclusion, rho, state, activation, meets, datum, turns, touches):
     neurons = jnp.arange(len(meets))
     at_kink = jnp.zeros_like(activation.sliding).at[neurons, datum].set(meets)
     flipped = jnp.where(at_kink, 1 - activation.active, activation.active)
-    touching = (jnp.abs(state.z) <= boundary_width(inclusion, state.hidden)) | at_kink | activation.sliding
+    touching = (jnp.abs(state.z) <= boundary_width(inclusion, state)) | at_kink | activation.sliding
     # a neuron that moves on without pulling back on any boundary it touches has simply crossed
     towards = state.amplitudes[:, None] * inclusion.spread(flipped * rho)
     slack = jnp.abs(state.amplitudes)[:, None] * inclusion.noise(rho)

@@ -48,7 +48,7 @@ class Slack(NamedTuple):
     def at(inclusion: Inclusion, state: State, activation: Activation) -> "Slack":
         """The slack around a state: a little more than rounding."""
         share = _SHARE * jnp.max(jnp.abs(inclusion.pull(state, activation))) + inclusion.pull_noise(state)
-        return Slack(boundary_width(inclusion, state.hidden), share)
+        return Slack(boundary_width(inclusion, state), share)
 
 
 def first_event(inclusion: Inclusion, activation: Activation, piece: Piece, slack: Slack) -> Event:
@@ -58,7 +58,7 @@ def first_event(inclusion: Inclusion, activation: Activation, piece: Piece, slac
     followed to the root of its polynomial, the piece is shortened to there, and what is left is tested again, until nothing
     fails. What is violated at the start alone is on its way back.
     """
-    zero = jnp.asarray(0)
+    zero, n = jnp.asarray(0), activation.active.shape[1]
     scale = piece.length / piece.unit
 
     def shorten(carry):
@@ -73,8 +73,10 @@ def first_event(inclusion: Inclusion, activation: Activation, piece: Piece, slac
         )
 
         def follow():
-            polynomial = _polynomial(inclusion, activation, piece, slack, *earliest[1:])
-            return Event(_first_root(polynomial, event.theta * scale) / scale, *earliest[1:])
+            kind, neuron, place = earliest[1:]
+            polynomial = _polynomial(inclusion, activation, piece, slack, kind, neuron, place)
+            allowed = jnp.where(kind == CROSSING, slack.crossing[neuron, jnp.minimum(place, n - 1)], 0.0)
+            return Event(_first_root(polynomial, event.theta * scale, allowed) / scale, kind, neuron, place)
 
         violated = jnp.isfinite(earliest[0])
         return jax.lax.cond(violated, follow, lambda: event), violated, rounds + 1
@@ -223,15 +225,17 @@ def _polynomial(inclusion, activation, piece, slack, kind, neuron, place):
     return jax.lax.switch(kind - CROSSING, [crossing, slide, slide, turn])
 
 
-def _first_root(polynomial, theta):
-    """The first θ in [0, theta] at which a polynomial turns negative; 0 if it is so from the start."""
+def _first_root(polynomial, theta, slack):
+    """The first θ in [0, theta] at which a polynomial turns negative on its way to below −slack; 0 if it is never positive
+    before."""
     points = jnp.asarray(_SAMPLES, theta.dtype) * theta
     values = horner(polynomial, points)
-    first = jnp.argmax(values < 0)
-    # where only the slack is violated the polynomial may be positive at all samples
-    first = jnp.where(values[first] < 0, first, len(_SAMPLES) - 1)
-    upper = points[first]
-    lower = jnp.where(first > 0, points[first - 1], 0.0)
+    places = jnp.arange(len(_SAMPLES))
+    # the end of the piece is beyond the slack, if only just
+    first = jnp.argmax((values < -slack) | (places == len(_SAMPLES) - 1))
+    # within the slack a sign is rounding: the neuron of a boundary that it leaves starts on either side
+    last = jnp.max(jnp.where((places < first) & (values > 0), places, -1))
+    lower, upper = jnp.where(last >= 0, points[last], 0.0), points[last + 1]
     slope = polynomial[1:] * jnp.arange(1, len(polynomial))
     start = horner(polynomial, lower)
 
@@ -247,4 +251,4 @@ def _first_root(polynomial, theta):
     at_end = horner(polynomial, upper)
     secant = lower + (upper - lower) * jnp.clip(start / jnp.where(start > at_end, start - at_end, 1.0), 0.0, 1.0)
     _, _, root = jax.lax.fori_loop(0, 8, refine, (lower, upper, secant))
-    return jnp.where((first == 0) & (start <= 0), 0.0, root)
+    return jnp.where((last < 0) & (start <= 0), 0.0, root)

@@ -20,9 +20,6 @@ from .record import Recorder
 from .status import FlowStatus
 from .steppers import AbstractStepper
 
-# where a flow that stepped over kinks is handed on, neurons this many tolerances from a boundary may be on it
-_PARKED = 10.0
-
 
 class Method(eqx.Module):
     """How flows are followed.
@@ -93,8 +90,7 @@ class Plan(eqx.Module):
         """The rest of a flow whose kinks were stepped over until its gradient norm could fall no further that way."""
         located = self._located(field, first.network, recorder)
         status = jnp.where(first.status == FlowStatus.CONVERGED, RUNNING, first.status)
-        boundary = _PARKED * (limits.rtol + limits.atol)
-        rest = located.resume(first.network, limits, end.time, end.records, status, boundary)
+        rest = located.resume(first.network, limits, end.time, end.records, status)
         followed = self._followed_through(located, first.network, rest)
         return followed._replace(stats={name: value + first.stats.get(name, 0) for name, value in followed.stats.items()})
 

@@ -142,6 +142,12 @@ class Inclusion(eqx.Module):
         terms = jnp.abs(state.amplitudes) @ jnp.maximum(state.z, 0.0) + jnp.abs(self.targets)
         return _PULL_ROUNDING * jnp.max(terms) / len(self.targets)
 
+    def velocity_noise(self, state: State, activation: Activation) -> Float[Array, ""]:
+        """The norm of the velocity that the rounding of ρ makes: no flow comes to rest below it."""
+        gain = state.amplitudes**2 @ (activation.active @ jnp.diag(self.gram))
+        features = jnp.sum((activation.active * state.z) ** 2) if self.amplitudes_move else 0.0
+        return self.pull_noise(state) * jnp.sqrt(gain + features)
+
     def loss(self, outputs: Float[Array, " n"]) -> Float[Array, ""]:
         """The loss of a network with these outputs at the data."""
         return jnp.mean(self.criterion.value(outputs, self.targets))

@@ -16,12 +16,14 @@ from .inclusion import Activation, Inclusion, State
 from .integrate import RUNNING, Limits, first_length
 from .pieces import AbstractPieces
 from .record import EventLog, Recorder, Records
-from .sliding import ON_BOUNDARY, boundary_width, decide, first_activation, onto_boundary, slides_too_often
+from .sliding import boundary_width, decide, first_activation, onto_boundary, slides_too_often
 from .status import FlowStatus
 from .tail import Tail
 
 # events without progress in time, one after another, before a trajectory counts as stuck
 _PATIENCE = 64
+# a step that ends in an event is checked for convergence once in so many
+_CHECKED = 16
 # a finish is tried from this many times the tolerance on, and again when the gradient norm has fallen by as much
 _FINISH, _AGAIN = 10.0, 0.1
 
@@ -48,12 +50,11 @@ class LocatedEnd(NamedTuple):
 class _Pending(NamedTuple):
     """Neurons whose activation is to be decided: at an event one, at the start all that lie on boundaries.
 
-    `event` is what happened; data within `width` of a boundary, relative to |v||x̃|, are on it.
+    `event` is what happened.
     """
 
     neurons: Bool[Array, " m"]
     event: Event
-    width: Array
 
 
 class _Trial(NamedTuple):
@@ -90,22 +91,20 @@ class Located(eqx.Module):
 
     def integrate(self, start: ShallowReLU, limits: Limits) -> LocatedEnd:
         """Follow the flow until it settles, reaches its end time, gets stuck, diverges or has made `max_steps` steps."""
-        begin, records = (
-            self._start(start, jnp.zeros((), jnp.asarray(start.weights).dtype), ON_BOUNDARY),
-            self.recorder.begin(start),
-        )
+        begin = self._start(start, jnp.zeros((), jnp.asarray(start.weights).dtype))
+        records = self.recorder.begin(start)
         if self.aligns:
             begin, records = self._align(start, begin, records, limits)
-        return self._run(start, limits, begin, records, jnp.asarray(RUNNING), ON_BOUNDARY)
+        return self._run(start, limits, begin, records, jnp.asarray(RUNNING))
 
-    def resume(self, start: ShallowReLU, limits: Limits, time, records: Records, status, width) -> LocatedEnd:
-        """The same from a later time on, for a flow that came to `start` by stepping over kinks: pre-activations within
-        `width`, relative to |v||x̃|, are taken to be on a boundary. Ends at once unless `status` says that it runs."""
-        return self._run(start, limits, self._start(start, time, width), records, status, width)
+    def resume(self, start: ShallowReLU, limits: Limits, time, records: Records, status) -> LocatedEnd:
+        """The same from a later time on, for a flow that came to `start` by stepping over kinks. Ends at once unless `status`
+        says that it runs."""
+        return self._run(start, limits, self._start(start, time), records, status)
 
-    def _start(self, start, time, width):
+    def _start(self, start, time):
         state, nothing = self.inclusion.state(start), jnp.asarray(0)
-        return Aligned(time, state, *first_activation(self.inclusion, state, width), nothing, nothing, nothing)
+        return Aligned(time, state, *first_activation(self.inclusion, state), nothing, nothing, nothing)
 
     def _align(self, start, begin, records, limits):
         """The closed form, from save time to save time."""
@@ -122,8 +121,8 @@ class Located(eqx.Module):
         begin, records, _ = jax.lax.while_loop(lambda carry: ~carry[2], advance, (begin, records, jnp.asarray(False)))
         return begin, records
 
-    def _run(self, start, limits, begin, records, status, width):
-        carry = self._begin(start, limits, begin, records, status, width)
+    def _run(self, start, limits, begin, records, status):
+        carry = self._begin(start, limits, begin, records, status)
         carry = jax.lax.while_loop(
             lambda carry: carry.status == RUNNING,
             lambda carry: jax.lax.cond(
@@ -151,13 +150,13 @@ class Located(eqx.Module):
             log=carry.log,
         )
 
-    def _begin(self, start, limits, begin, records, status, width):
+    def _begin(self, start, limits, begin, records, status):
         time, nothing, vector = begin.time, jnp.asarray(0), ravel(start)
         carry = _Carry(
             time=time,
             state=begin.state,
             activation=begin.activation,
-            pending=_Pending(begin.undecided, Event(time, nothing + NONE, nothing, nothing), jnp.asarray(width, time.dtype)),
+            pending=_Pending(begin.undecided, Event(time, nothing + NONE, nothing, nothing)),
             length=first_length(self.field, vector, self.field(vector)),
             tail=Tail.begin(time.dtype),
             idle=nothing,
@@ -184,7 +183,7 @@ class Located(eqx.Module):
         crosses = event.kind == CROSSING
         state = jax.lax.cond(crosses, lambda: onto_boundary(inclusion, carry.state, neuron, event.place), lambda: carry.state)
         row = carry.activation.sliding[neuron]
-        width = boundary_width(inclusion, state.hidden[neuron][None], carry.pending.width)[0]
+        width = boundary_width(inclusion, state)[neuron]
         touching = (jnp.abs(state.z[neuron]) <= width) | row
         touching = jnp.where(crosses, touching.at[event.place].set(True), touching)
         leaves = jnp.full_like(width, -1.0)
@@ -215,7 +214,7 @@ class Located(eqx.Module):
         after = carry._replace(
             time=time,
             state=jax.tree.map(lambda a, b: jnp.where(trial.accepted, a, b), trial.state, carry.state),
-            pending=_Pending(neurons, trial.event, jnp.asarray(ON_BOUNDARY, time.dtype)),
+            pending=_Pending(neurons, trial.event),
             length=trial.length,
             tail=tail,
             idle=jnp.where(happens & (trial.gone <= 1e-13 * time), carry.idle + 1, 0),
@@ -230,7 +229,9 @@ class Located(eqx.Module):
             status = self._status(template, after, limits)
             return self._finish_if_near(template, after._replace(status=status), limits)
 
-        return jax.lax.cond(happens, lambda: after._replace(status=self._limit(after, limits)), after_whole_step)
+        # events may follow each other to the end
+        unchecked = happens & (after.steps % _CHECKED != 0)
+        return jax.lax.cond(unchecked, lambda: after._replace(status=self._limit(after, limits)), after_whole_step)
 
     def _try(self, template, carry, slack, limits):
         if not Tail.serves(self.inclusion):
@@ -289,10 +290,10 @@ class Located(eqx.Module):
     def _velocity(self, carry):
         return self.inclusion.velocity(self.inclusion.rates(carry.state.z, carry.state.amplitudes, carry.activation))
 
-    def _settled(self, template, carry, gradient_norm):
+    def _settled(self, template, carry, *gradient_norms):
         network = self.inclusion.network(carry.state, template)
         velocity = self.inclusion.network(State(*self._velocity(carry), carry.state.z), template)
-        return self.field.is_settled(ravel(network), ravel(velocity), gradient_norm)
+        return [self.field.is_settled(ravel(network), ravel(velocity), norm) for norm in gradient_norms]
 
     def _limit(self, carry, limits):
         """The status by everything but convergence."""
@@ -304,15 +305,18 @@ class Located(eqx.Module):
         return jnp.where(finite, status, FlowStatus.DIVERGED)
 
     def _status(self, template, carry, limits):
+        """The status, convergence included."""
         status = self._limit(carry, limits)
-        settled = self._settled(template, carry, limits.gradient_norm)
+        noise = self.inclusion.velocity_noise(carry.state, carry.activation)
+        wanted, settled, resting = limits.gradient_norm, *self._settled(template, carry, limits.gradient_norm, noise)
+        status = jnp.where(resting & (wanted > 0) & (status == RUNNING), FlowStatus.ROUNDING, status)
         return jnp.where(settled & (status != FlowStatus.DIVERGED), FlowStatus.CONVERGED, status)
 
     def _finish_if_near(self, template, carry, limits):
         """A finish where the flow has come close to its end but not as close as asked for."""
         if not (self.finishes and Tail.serves(self.inclusion)):
             return carry
-        near = (carry.status == RUNNING) & self._settled(template, carry, carry.finish_below)
+        near = (carry.status == RUNNING) & self._settled(template, carry, carry.finish_below)[0]
 
         def attempt():
             done = finish(self.inclusion, carry.state, carry.activation, limits.gradient_norm)

@@ -50,7 +50,8 @@ class Recorder(eqx.Module):
         records = self._save_until(records, end, lambda time: at((time - start) / length))
         if self.levels.size == 0:
             return records
-        loss = self.loss(at(1.0))
+        # a step that was rejected has no end
+        loss = jnp.where(end > start, self.loss(at(1.0)), records.loss)
         passed = jnp.isinf(records.level_times) & (loss <= self.levels)
 
         def times():

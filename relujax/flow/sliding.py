@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float
 
 from .inclusion import Activation, Inclusion, State
 
-# pre-activations this small, relative to |v||x̃|, are those of a neuron on the boundary
-ON_BOUNDARY = 1e-13
+# pre-activations this small, relative to the neuron and the datum, are those of a neuron on the boundary
+_ON_BOUNDARY = 1e-13
 # data on the boundary of one neuron that are decided on together
 _TOGETHER = 24
 
@@ -27,20 +27,29 @@ class Row(NamedTuple):
     sliding: Bool[Array, " n"]
 
 
-def boundary_width(inclusion: Inclusion, hidden: Float[Array, "m q"], width: float | Array = ON_BOUNDARY) -> Float[Array, "m n"]:
-    """The size of pre-activations that count as zero."""
-    sizes = jnp.max(jnp.abs(hidden), axis=1, keepdims=True)
-    lengths = jnp.linalg.norm(hidden / jnp.where(sizes > 0, sizes, 1.0), axis=1, keepdims=True)
-    return width * (sizes * lengths) * jnp.linalg.norm(inclusion.inputs, axis=1)
+def boundary_width(inclusion: Inclusion, state: State) -> Float[Array, "m n"]:
+    """The size of pre-activations that count as zero: relative to the hidden vector or the amplitude, whichever is larger.
+
+    A neuron that passes the origin is on all boundaries at once, and what is small there is set by how fast it moves.
+    """
+    return _width(inclusion, jnp.maximum(_lengths(state.hidden), jnp.abs(state.amplitudes)))
 
 
-def first_activation(
-    inclusion: Inclusion, state: State, width: float | Array = ON_BOUNDARY
-) -> tuple[Activation, Bool[Array, " m"]]:
-    """The activation state at the start of a flow, and the neurons that lie on boundaries to within `width`, which are inactive
-    there until `decide` has been asked."""
+def _width(inclusion, sizes):
+    return _ON_BOUNDARY * sizes[:, None] * jnp.linalg.norm(inclusion.inputs, axis=1)
+
+
+def _lengths(hidden):
+    largest = jnp.max(jnp.abs(hidden), axis=1)
+    return largest * jnp.linalg.norm(hidden / jnp.where(largest > 0, largest, 1.0)[:, None], axis=1)
+
+
+def first_activation(inclusion: Inclusion, state: State) -> tuple[Activation, Bool[Array, " m"]]:
+    """The activation state at the start of a flow, and the neurons that lie on boundaries, which are inactive there until
+    `decide` has been asked."""
     (m, n), c = state.z.shape, inclusion.capacity
-    on_boundary = jnp.abs(state.z) <= boundary_width(inclusion, state.hidden, width)
+    # relative to hidden vectors alone: however small they are, their directions are what a start is given by
+    on_boundary = jnp.abs(state.z) <= _width(inclusion, _lengths(state.hidden))
     activation = Activation(
         active=((state.z > 0) & ~on_boundary).astype(state.z.dtype),
         sliding=jnp.zeros((m, n), bool),

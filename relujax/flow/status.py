@@ -12,6 +12,7 @@ class FlowStatus(Status):
     - `STEP_TOO_SMALL`: no step changes the time any more at this tolerance.
     - `DIVERGED`: the state is no longer finite.
     - `STUCK_SLIDING`: one event followed another at boundaries of data without progress in time.
+    - `ROUNDING`: nothing moves any more but by rounding, at a gradient norm above the one asked for.
     """
 
     CONVERGED = 0
@@ -20,6 +21,7 @@ class FlowStatus(Status):
     STEP_TOO_SMALL = 3
     DIVERGED = 4
     STUCK_SLIDING = 5
+    ROUNDING = 6
 
 
 class EventKind(Status):
