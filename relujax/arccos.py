@@ -15,6 +15,8 @@ derivative rules. Third derivatives do not exist and are not offered.
 `biased_arccos` has the same functions for neurons with biases.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
@@ -49,6 +51,11 @@ _ARCSINE = (
 )
 
 
+# outside a caller's jit one compiled call instead of dozens, each of which would be compiled by itself; inside, no trace of it
+compiled = partial(jax.jit, inline=True)
+
+
+@compiled
 def overlap(left: Float[RealArray, "m d"], right: Float[RealArray, "M d"]) -> Float[Array, "m M"]:
     """φ of every pair of rows, `E[relu(w·x) relu(v·x)]`.
 
@@ -64,6 +71,7 @@ def overlap(left: Float[RealArray, "m d"], right: Float[RealArray, "M d"]) -> Fl
     return norms_left[:, None] * norms_right * (sine + (0.5 * jnp.pi + arcsine) * cosine) / (2 * jnp.pi)
 
 
+@compiled
 def overlap_gradient(left: Float[RealArray, "m d"], right: Float[RealArray, "M d"]) -> Float[Array, "m M d"]:
     """The derivative of `overlap` in the left row, `E[1(w·x > 0) relu(v·x) x]`; 0 for a left row that is exactly 0."""
     norms_left, units_left = polar(left)
@@ -75,6 +83,7 @@ def overlap_gradient(left: Float[RealArray, "m d"], right: Float[RealArray, "M d
 
 
 @jax.custom_jvp
+@compiled
 def value(vectors: Float[RealArray, "M d"], coefficients: Float[RealArray, " M"]) -> Float[Array, ""]:
     """The energy `½ E[(Σ_b c_b relu(v_b·x))²]`.
 
@@ -91,6 +100,7 @@ def value(vectors: Float[RealArray, "M d"], coefficients: Float[RealArray, " M"]
 
 
 @jax.custom_jvp
+@compiled
 def forces(
     rows: Float[RealArray, "m d"], vectors: Float[RealArray, "M d"], coefficients: Float[RealArray, " M"]
 ) -> Float[Array, "m d"]:
@@ -105,6 +115,7 @@ def forces(
     return jnp.where((norms_rows > 0)[:, None], force, 0.0)
 
 
+@compiled
 def own_hessian(
     rows: Float[RealArray, "m d"], vectors: Float[RealArray, "M d"], coefficients: Float[RealArray, " M"]
 ) -> Float[Array, "m d d"]:
@@ -123,6 +134,7 @@ def own_hessian(
     return jax.vmap(row)(rows)
 
 
+@compiled
 def mixed_hessian(rows: Float[RealArray, "m d"], vectors: Float[RealArray, "M d"]) -> Float[Array, "m M d d"]:
     """`E[1(w_i·x > 0) 1(v_b·x > 0) x xᵀ] = [(π − θ) I + sin θ (eeᵀ − ffᵀ)] / 2π` for every pair.
 
@@ -156,6 +168,7 @@ class _Pairs:
         self.bend = jnp.where(both, self.sine * norms, 0.0) / (2 * jnp.pi * jnp.where(norm > 0, norm, 1.0))
 
 
+@compiled
 def _hessian_vector(rows, vectors, coefficients, rows_dot, vectors_dot):
     """The derivative of `forces` along `rows_dot` and `vectors_dot`; a tangent that is None is zero."""
 

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float
@@ -60,8 +61,8 @@ def census(
 
     ```python
     >>> import jax, relujax as rj
-    >>> loss = rj.problems.orthonormal_teacher(4)
-    >>> nets = rj.initialise.xavier(jax.random.key(0), number=8, width=4, dim=4, amplitudes=1.0, train=("weights",))
+    >>> loss = rj.problems.orthonormal_teacher(3)
+    >>> nets = rj.initialise.xavier(jax.random.key(0), number=8, width=3, dim=3, amplitudes=1.0, train=("weights",))
     >>> found = rj.census(loss, nets)
     >>> found["name"].values.tolist(), found["count"].values.tolist()
     (['global'], [8])
@@ -75,14 +76,14 @@ def census(
     began = time.perf_counter()
     if isinstance(loss, EmpiricalLoss):
         ends = _follow(loss, nets, progress, flow_options)
-        losses = np.asarray(jax.jit(jax.vmap(loss))(ends.networks))
+        losses = np.asarray(_losses(loss, ends.networks))
         groups = _distinct_fits(loss, ends.networks, losses)
         points, norms = _polish_representatives(loss, ends, groups)
     else:
         if flow_options:
             raise ValueError(f"{next(iter(flow_options))} is an option of the flow on an empirical loss: leave it out here.")
         ends = descend(loss, nets, progress=progress)
-        losses = np.asarray(jax.jit(jax.vmap(loss))(ends.networks))
+        losses = np.asarray(_losses(loss, ends.networks))
         groups = _distinct_resolved(loss, ends, losses)
         points, norms = take(ends.networks, groups.representative), ends.gradient_norm[groups.representative]
     variables = _points(loss, points, norms, groups) | _starts(ends, groups, losses)
@@ -125,7 +126,7 @@ def _follow(loss, nets, progress, options):
 
 def _distinct_fits(loss, nets, losses):
     """Groups of networks with the same outputs on the data, within 1 % of the targets' root mean square."""
-    fits = np.asarray(jax.jit(jax.vmap(loss.outputs))(nets))
+    fits = np.asarray(_outputs(loss, nets))
     width = 0.01 * np.sqrt(np.mean(np.asarray(loss.targets) ** 2)) + 1e-12
     label = np.full(len(losses), -1)
     representatives: list[int] = []
@@ -183,7 +184,7 @@ def _names(loss, points, number):
     """Family names and isotropies; both only for as many students as interchangeable teachers."""
     if isinstance(loss, EmpiricalLoss) or number == 0:
         return ["unnamed"] * number, [""] * number
-    losses = np.asarray(jax.jit(jax.vmap(loss))(points))
+    losses = np.asarray(_losses(loss, points))
     inside = coordinates(loss, points)
     k = loss.teacher.width
     square = has_interchangeable_teacher(loss) and points.width == k and np.all(np.abs(inside[:, :, k:]) < 1e-9)
@@ -203,7 +204,7 @@ def _verdicts(loss, points, norms):
     """The verdict of every point; eigenvalues only at critical points, NaN and -1 elsewhere."""
     number, p = len(norms), number_of_parameters(points)
     out: dict[str, np.ndarray] = {
-        "loss": np.array(jax.jit(jax.vmap(loss))(points)) if number else np.zeros(0),
+        "loss": np.array(_losses(loss, points)) if number else np.zeros(0),
         "status": np.full(number, int(PointStatus.NOT_CRITICAL)),
         "index": np.full(number, -1),
         "nullity": np.full(number, -1),
@@ -248,3 +249,13 @@ def _loss_history(loss, nets, times, options):
     out = np.full((len(nets.weights), len(times)), np.nan)
     out[:some] = flow.observed["loss"]
     return out
+
+
+@eqx.filter_jit
+def _losses(loss, nets):
+    return jax.vmap(loss)(nets)
+
+
+@eqx.filter_jit
+def _outputs(loss, nets):
+    return jax.vmap(loss.outputs)(nets)

@@ -79,6 +79,7 @@ def test_census_leaves_a_table_figures_data_and_json(call, tmp_path):
 
 def test_flow_on_a_csv_written_by_hand(call, tmp_path):
     (tmp_path / "mine.csv").write_text("x,y\n-1.0,0.5\n0.0,0.1\n0.4,0.8\n1.0,-0.3\n")
+    (tmp_path / "flow-001").mkdir()
     code, out, err = call("flow", "mine.csv", "--width", 8, "--inits", 6, "--scale", 0.1, "--json", "flow.json")
     assert (code, err) == (0, "")
     assert "4 data with 1 inputs" in out
@@ -87,18 +88,19 @@ def test_flow_on_a_csv_written_by_hand(call, tmp_path):
     assert len(found["networks"]["loss"]) == 6
     assert sum(point["count"] for point in found["minima"] + found["others"]) == 6
     assert set((found["minima"] + found["others"])[0]) >= POINT_KEYS
-    assert (tmp_path / "flow-001" / "flow-fit.png").stat().st_size > 5000
-    # a second run takes the next number
-    assert call("flow", "mine.csv", "--width", 4, "--inits", 2, "--no-bias")[0] == 0
-    assert (tmp_path / "flow-002").is_dir()
+    # the first number that is free
+    assert (tmp_path / "flow-002" / "flow-fit.png").stat().st_size > 5000
+    assert list((tmp_path / "flow-001").iterdir()) == []
 
 
 def test_flow_on_the_bundled_breast_cancer_data(call, tmp_path):
     pytest.importorskip("sklearn")
-    code, out, err = call("flow", "breast-cancer", "--width", 5, "--inits", 2, "--end-time", 5, "--out", "run")
+    argv = ("flow", "breast-cancer", "--width", 5, "--inits", 2, "--end-time", 5, "--no-bias", "--out", "run")
+    code, out, err = call(*argv)
     assert (code, err) == (0, "")
     assert "standardised" in out
     assert (tmp_path / "run" / "flow-loss.png").exists()
+    assert "biases" not in runs.open_run(tmp_path / "run")["flow"]
 
 
 def test_spectrum_at_the_global_minimum(call, tmp_path):
@@ -158,7 +160,7 @@ def test_mistakes_get_one_sentence_and_leave_nothing(call, tmp_path, argv, fragm
 
 
 def test_an_existing_run_is_replaced_only_when_forced(call, tmp_path):
-    argv = ("census", "--neurons", 2, "--inits", 4, "--out", "run")
+    argv = ("census", "--neurons", 3, "--inits", 20, "--out", "run")
     assert call(*argv)[0] == 0
     refused(call(*argv), "already holds a run", "--force")
     assert call(*argv, "--force", "--seed", 5)[0] == 0
@@ -181,7 +183,7 @@ def test_an_interrupt_keeps_what_is_done(call, tmp_path, monkeypatch):
         return original(loss, *args, **kwargs)
 
     monkeypatch.setattr(module, "census", interrupted_at_four)
-    code, _, err = call("census", "--neurons", 3, 4, "--inits", 4, "--out", "run")
+    code, _, err = call("census", "--neurons", 3, 4, "--inits", 20, "--out", "run")
     assert code == 1
     assert "what was finished is in run" in err
     assert set(runs.open_run(tmp_path / "run")) == {"k003"}
@@ -209,7 +211,7 @@ def test_several_values_after_one_option():
 
 def test_as_a_program_without_a_terminal(tmp_path):
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "relujax", "census", "--neurons", "3", "--inits", "5"],
+        [sys.executable, "-W", "error", "-m", "relujax", "census", "--neurons", "3", "--inits", "20"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 0
