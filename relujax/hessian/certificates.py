@@ -143,7 +143,9 @@ def expected_nullity(loss: EmpiricalLoss, net: ShallowReLU) -> Nullity:
     _only_empirical("expected_nullity", loss)
     amplitudes = np.asarray(net.amplitudes)
     if "amplitudes" in net.trained and np.any(amplitudes == 0):
-        raise ValueError(f"neuron {int(np.argmin(np.abs(amplitudes)))} has amplitude 0: nullity is not that of the Jacobian there.")
+        raise ValueError(
+            f"neuron {int(np.argmin(np.abs(amplitudes)))} has amplitude 0: nullity is not that of the Jacobian there."
+        )
     dead = np.asarray(dead_neurons(net, np.asarray(loss.inputs)))
     p, alive = number_of_parameters(net), int(np.sum(~dead))
     of_one = p // net.width
