@@ -64,6 +64,7 @@ def census(
     for k in neurons:
         _check_positive(neurons=k)
     widths = [_students(students, k) for k in neurons]
+    _work_in_threads()
     _enable_x64()
     import jax
     import numpy as np
@@ -117,6 +118,7 @@ def flow(
     _check_positive(width=width, inits=inits, end_time=end_time, gradient_norm=gradient_norm, tolerance=tolerance)
     if tolerance >= 1:
         raise ValueError(f"--tolerance is {tolerance}: give a number between 0 and 1.")
+    _work_in_threads()
     _enable_x64()
     import jax
     import numpy as np
@@ -225,6 +227,7 @@ def study_run(
     json: Json = None,
 ):
     """Run a study, check its claims, draw its figures. An unfinished run goes on when --out names its folder."""
+    _work_in_threads()
     from . import report, runs, studies
 
     _check_json(json)
@@ -324,6 +327,11 @@ def _check_json(path):
         raise ValueError(f"--json {path} lies in a folder that does not exist: make {path.parent} first.")
     if path is not None and path.is_dir():
         raise ValueError(f"--json {path} is a folder: give a file name.")
+
+
+def _work_in_threads():
+    """One thread a chunk of the ensemble, and none for the small matrices inside; before NumPy is imported."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _enable_x64():
