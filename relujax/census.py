@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from ._extras import extra
 from ._precision import require_x64
-from .critical import EndPoints, PointStatus, PolishStatus, classify, count_dead, descend, is_escaping, polish
+from .critical import EndPoints, PointStatus, PolishStatus, classify, count_dead, descend, is_escaping, losses, polish
 from .critical.descend import put
 from .critical.matching import Distinct, coordinates, distinct, has_interchangeable_teacher
 from .flow import Chebyshev, FlowStatus, flow_ensemble
@@ -76,17 +76,17 @@ def census(
     began = time.perf_counter()
     if isinstance(loss, EmpiricalLoss):
         ends = _follow(loss, nets, progress, flow_options)
-        losses = np.asarray(_losses(loss, ends.networks))
-        groups = _distinct_fits(loss, ends.networks, losses)
+        values = losses(loss, ends.networks)
+        groups = _distinct_fits(loss, ends.networks, values)
         points, norms = _polish_representatives(loss, ends, groups)
     else:
         if flow_options:
             raise ValueError(f"{next(iter(flow_options))} is an option of the flow on an empirical loss: leave it out here.")
         ends = descend(loss, nets, progress=progress)
-        losses = np.asarray(_losses(loss, ends.networks))
-        groups = _distinct_resolved(loss, ends, losses)
+        values = losses(loss, ends.networks)
+        groups = _distinct_resolved(loss, ends, values)
         points, norms = take(ends.networks, groups.representative), ends.gradient_norm[groups.representative]
-    variables = _points(loss, points, norms, groups) | _starts(ends, groups, losses)
+    variables = _points(loss, points, norms, groups) | _starts(ends, groups, values)
     coordinates_ = {}
     if history is not None:
         variables["loss_history"] = (["start", "time"], _loss_history(loss, nets, history, flow_options))
@@ -184,12 +184,11 @@ def _names(loss, points, number):
     """Family names and isotropies; both only for as many students as interchangeable teachers."""
     if isinstance(loss, EmpiricalLoss) or number == 0:
         return ["unnamed"] * number, [""] * number
-    losses = np.asarray(_losses(loss, points))
     inside = coordinates(loss, points)
     k = loss.teacher.width
     square = has_interchangeable_teacher(loss) and points.width == k and np.all(np.abs(inside[:, :, k:]) < 1e-9)
     names, isotropies = [], []
-    for value, matrix in zip(losses, inside, strict=True):
+    for value, matrix in zip(losses(loss, points), inside, strict=True):
         if square:
             name, found = identify(matrix[:, :k], float(value))
             names.append(name)
@@ -204,7 +203,7 @@ def _verdicts(loss, points, norms):
     """The verdict of every point; eigenvalues only at critical points, NaN and -1 elsewhere."""
     number, p = len(norms), number_of_parameters(points)
     out: dict[str, np.ndarray] = {
-        "loss": np.array(_losses(loss, points)) if number else np.zeros(0),
+        "loss": losses(loss, points),
         "status": np.full(number, int(PointStatus.NOT_CRITICAL)),
         "index": np.full(number, -1),
         "nullity": np.full(number, -1),
@@ -249,11 +248,6 @@ def _loss_history(loss, nets, times, options):
     out = np.full((len(nets.weights), len(times)), np.nan)
     out[:some] = flow.observed["loss"]
     return out
-
-
-@eqx.filter_jit
-def _losses(loss, nets):
-    return jax.vmap(loss)(nets)
 
 
 @eqx.filter_jit

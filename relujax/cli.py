@@ -1,4 +1,4 @@
-"""The command line: `relujax census`, `relujax flow`, `relujax spectrum`."""
+"""The command line: `relujax census`, `relujax flow`, `relujax spectrum`, `relujax study`."""
 
 import os
 import re
@@ -24,6 +24,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+study = typer.Typer(help="Published systems: each a setting, a run, claims and a figure.", no_args_is_help=True)
+app.add_typer(study, name="study")
 
 Out = Annotated[Path | None, typer.Option(help="Folder for data and figures; a fresh numbered one without it.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON to this file.")]
@@ -61,6 +64,7 @@ def census(
     for k in neurons:
         _check_positive(neurons=k)
     widths = [_students(students, k) for k in neurons]
+    _work_in_threads()
     _enable_x64()
     import jax
     import numpy as np
@@ -114,6 +118,7 @@ def flow(
     _check_positive(width=width, inits=inits, end_time=end_time, gradient_norm=gradient_norm, tolerance=tolerance)
     if tolerance >= 1:
         raise ValueError(f"--tolerance is {tolerance}: give a number between 0 and 1.")
+    _work_in_threads()
     _enable_x64()
     import jax
     import numpy as np
@@ -204,6 +209,47 @@ def spectrum(
         )
 
 
+@study.command("list")
+def study_list():
+    """Every study with its paper and, from its last run in a folder here, the state of its claims."""
+    from . import report, studies
+
+    rows = [(studies.find(name), studies.last_summary(name)) for name in studies.names()]
+    report.print_studies(rows, _stdout())
+
+
+@study.command("run")
+def study_run(
+    name: Annotated[str, typer.Argument(help="A study of the list, or a Python file that ends with STUDY = ….")],
+    quick: Annotated[bool, typer.Option("--quick", help="The small form, at most 90 seconds on two cores.")] = False,
+    out: Out = None,
+    force: Force = False,
+    json: Json = None,
+):
+    """Run a study, check its claims, draw its figures. An unfinished run goes on when --out names its folder."""
+    _work_in_threads()
+    from . import report, runs, studies
+
+    _check_json(json)
+    chosen = studies.find(name)
+    console = _stdout()
+    console.print(f"{chosen.name}: {chosen.about} {chosen.paper}.", highlight=False, markup=False)
+    if not quick:
+        console.print(f"The full setting takes {chosen.cost}.", highlight=False)
+    try:
+        with Console(stderr=True).status("") as status:
+            done = studies.run(chosen, quick=quick, out=out, force=force, announce=lambda piece: status.update(f"… {piece}"))
+    except KeyboardInterrupt:
+        raise Unfinished("Interrupted: --out with the folder of the run goes on with it.", interrupted=True) from None
+    report.print_claims(done.claims, console)
+    if json is not None:
+        runs.write_json(json, done.as_json())
+    console.print(f"Data and figures are in {done.path}.", highlight=False)
+    if not done.passed:
+        failed = [claim.name for claim in done.claims if not claim.passed]
+        raise Unfinished(f"{len(failed)} of {len(done.claims)} claims failed: {'; '.join(failed)}.")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; a user's mistake is one sentence on stderr and exit code 2, unfinished work exit code 1."""
     as_program = argv is None
@@ -281,6 +327,11 @@ def _check_json(path):
         raise ValueError(f"--json {path} lies in a folder that does not exist: make {path.parent} first.")
     if path is not None and path.is_dir():
         raise ValueError(f"--json {path} is a folder: give a file name.")
+
+
+def _work_in_threads():
+    """One thread a chunk of the ensemble, and none for the small matrices inside; before NumPy is imported."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _enable_x64():

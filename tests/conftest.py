@@ -6,10 +6,8 @@ import shutil
 import tempfile
 
 os.environ.setdefault("MPLBACKEND", "agg")
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # the workers are as many as the cores: no further threads in linear algebra
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# threads that wait for each other are slower than one by orders of magnitude where other programs use the cores as well
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Most of the time goes into compilation: what one worker, or a program that a test starts, has compiled serves the others.
 # The environment tells the others, the configuration this process, in which a plugin may have imported jax already.
