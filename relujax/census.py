@@ -24,6 +24,35 @@ _CRITICAL = 1e-8
 _POLISHED_PARAMETERS, _POLISHED_POINTS = 500, 32
 _ON_DATA: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "gradient_norm": 1e-3, "end_time": 100.0, "max_steps": 50_000}
 
+_MEANINGS = {
+    "name": "family of the point",
+    "isotropy": "permutations of neurons and inputs together that leave the point unchanged",
+    "status": "verdict on the point",
+    "loss": "loss at the point",
+    "gradient_norm": "Euclidean norm of the gradient over the trained parameters",
+    "count": "number of starts that end at the point",
+    "rate_low": "lower end of the 95 % Wilson interval of the hit rate",
+    "rate_high": "upper end of the 95 % Wilson interval of the hit rate",
+    "weights": "hidden weights of the point",
+    "amplitudes": "output weights of the point",
+    "biases": "hidden biases of the point",
+    "eigenvalues": "Hessian eigenvalues over the trained parameters, ascending; NaN where the point is not critical",
+    "min_eigenvalue": "smallest Hessian eigenvalue",
+    "max_eigenvalue": "largest Hessian eigenvalue",
+    "index": "number of negative Hessian eigenvalues; -1 where the point is not critical",
+    "nullity": "number of Hessian eigenvalues that are zero to rounding; -1 where the point is not critical",
+    "dead": "number of neurons that never fire",
+    "point_of_start": "point that the start ends at; -1 where it reached none",
+    "end_loss": "loss at the end of the start",
+    "end_gradient_norm": "gradient norm at the end of the start",
+    "flow_status": "why the flow stopped",
+    "flow_time": "gradient flow time at which the flow stopped",
+    "steps": "number of steps of the integration",
+    "distance": "Euclidean distance that the polish moved the end of the flow",
+    "loss_history": "loss along the flow",
+    "time": "gradient flow time",
+}
+
 
 def census(
     loss: AbstractLoss,
@@ -39,7 +68,8 @@ def census(
 
     - `nets`: a stack of B starts.
     - `progress`: called as `progress(finished, total)`.
-    - `history`: ascending flow times at which the losses of the first 64 starts are recorded as well.
+    - `history`: ascending flow times at which the losses are recorded as well; on a population loss those of the first 64
+      starts, which are followed a second time for it, more closely.
     - `flow_options`: passed to `flow_ensemble` on an empirical loss (there by default `rtol = atol = 1e-3`,
       `gradient_norm = 1e-3`, `end_time = 100`, `max_steps = 50000`).
 
@@ -75,7 +105,7 @@ def census(
         raise ValueError(f"the weights have shape {nets.weights.shape}: a stack of starts (B, m, d) is needed.")
     began = time.perf_counter()
     if isinstance(loss, EmpiricalLoss):
-        ends = _follow(loss, nets, progress, flow_options)
+        ends, past = _follow(loss, nets, progress, history, flow_options)
         values = losses(loss, ends.networks)
         groups = _distinct_fits(loss, ends.networks, values)
         points, norms = _polish_representatives(loss, ends, groups)
@@ -86,13 +116,18 @@ def census(
         values = losses(loss, ends.networks)
         groups = _distinct_resolved(loss, ends, values)
         points, norms = take(ends.networks, groups.representative), ends.gradient_norm[groups.representative]
+        past = None if history is None else _loss_history(loss, nets, history)
     variables = _points(loss, points, norms, groups) | _starts(ends, groups, values)
-    coordinates_ = {}
-    if history is not None:
-        variables["loss_history"] = (["start", "time"], _loss_history(loss, nets, history, flow_options))
-        coordinates_["time"] = np.asarray(history)
+    if past is not None:
+        variables["loss_history"] = (["start", "time"], past)
     attributes = {"seconds": time.perf_counter() - began, "train": ",".join(nets.train)}
-    return xarray.Dataset(variables, coordinates_, attrs=attributes)
+    dataset = xarray.Dataset(variables, attrs=attributes)
+    numbers = {name: np.arange(size) for name, size in dataset.sizes.items()}
+    dataset = dataset.assign_coords(numbers if past is None else numbers | {"time": np.asarray(history)})
+    for name, meaning in _MEANINGS.items():
+        if name in dataset:
+            dataset[name].attrs["description"] = meaning
+    return dataset
 
 
 def wilson_interval(count: int, total: int) -> tuple[float, float]:
@@ -109,11 +144,11 @@ def _distinct_resolved(loss, ends, losses):
     return Distinct(label, resolved[found.representative])
 
 
-def _follow(loss, nets, progress, options):
-    """The flow over data, each network to its own stop."""
-    flow = flow_ensemble(loss, nets, progress=progress, **(_ON_DATA | options))
+def _follow(loss, nets, progress, history, options):
+    """The flow over data, each network to its own stop, and the losses on the way."""
+    flow = flow_ensemble(loss, nets, progress=progress, save_at=history, **(_ON_DATA | options))
     status = np.asarray(flow.status)
-    return EndPoints(
+    ends = EndPoints(
         networks=flow.networks,
         resolved=(status == FlowStatus.CONVERGED) | (status == FlowStatus.END_TIME),
         flow_status=status,
@@ -122,6 +157,7 @@ def _follow(loss, nets, progress, options):
         distance=np.zeros(len(status)),
         gradient_norm=np.asarray(flow.gradient_norms),
     )
+    return ends, None if history is None else np.asarray(flow.observed["loss"])
 
 
 def _distinct_fits(loss, nets, losses):
@@ -171,7 +207,7 @@ def _points(loss, points, norms, groups):
         "rate_high": (["point"], rates[:, 1]),
         "weights": (["point", "neuron", "input"], np.asarray(points.weights)),
         "amplitudes": (["point", "neuron"], np.asarray(points.amplitudes)),
-        "eigenvalues": (["point", "parameter"], verdict.pop("eigenvalues")),
+        "eigenvalues": (["point", "rank"], verdict.pop("eigenvalues")),
     }
     if points.biases is not None:
         variables["biases"] = (["point", "neuron"], np.asarray(points.biases))
@@ -237,14 +273,14 @@ def _starts(ends, groups, losses):
     }
 
 
-def _loss_history(loss, nets, times, options):
-    """Losses of the first 64 starts at the given times; NaN for the others."""
+def _loss_history(loss, nets, times):
+    """Losses of the first 64 starts at the given times on a smooth loss; NaN for the others."""
     some = min(len(nets.weights), 64)
-    # a Chebyshev method takes the slow approach in long steps, but sees a kink as an error at every stage
-    smooth = {"solver": Chebyshev(), "rtol": 1e-3, "atol": 1e-3, "max_steps": 20_000}
-    how = _ON_DATA | options if isinstance(loss, EmpiricalLoss) else smooth
-    how = how | {"end_time": float(times[-1]), "gradient_norm": 0.0}
-    flow = flow_ensemble(loss, take(nets, slice(0, some)), save_at=times, **how)
+    # a Chebyshev method takes the slow approach in long steps
+    flow = flow_ensemble(
+        loss, take(nets, slice(0, some)), save_at=times, end_time=float(times[-1]), gradient_norm=0.0,
+        solver=Chebyshev(), rtol=1e-3, atol=1e-3, max_steps=20_000,
+    )  # fmt: skip
     out = np.full((len(nets.weights), len(times)), np.nan)
     out[:some] = flow.observed["loss"]
     return out

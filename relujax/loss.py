@@ -131,7 +131,7 @@ class EmpiricalLoss(AbstractLoss):
             "biases": gain,
             "amplitudes": features,
         }
-        return jnp.concatenate([parts[name] for name in net.trained], axis=1)
+        return jnp.concatenate([features[:, :0], *(parts[name] for name in net.trained)], axis=1)
 
     def neuron_correlations(self, net: ShallowReLU) -> Float[Array, "m q"]:
         """`C_j = 1/n Σ_{i active} c'(f(x_i)) (x_i, 1)`: what couples a_j and (w_j, b_j) in the Hessian; `∇_{w_j} L = a_j C_j`."""
@@ -250,6 +250,8 @@ def assemble(net: ShallowReLU, hidden, cross, outer) -> Float[Array, "p p"]:
     between amplitudes.
     """
     m, d = net.width, net.dim
+    if not net.trained:
+        return jnp.zeros((0, 0), hidden.dtype)
     slots = {"weights": slice(0, d), "biases": slice(d, d + 1)}
 
     def block(left, right):

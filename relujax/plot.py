@@ -6,7 +6,7 @@ from ._extras import extra
 
 # a palette that colour-blind readers can tell apart (Okabe and Ito 2008), the global minimum first
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-_ROWS = 14
+_ROWS, _LINES = 14, 64
 
 
 def figure(width: float = 7.0, height: float = 4.2, *, rows: int = 1, columns: int = 1):
@@ -18,13 +18,13 @@ def figure(width: float = 7.0, height: float = 4.2, *, rows: int = 1, columns: i
 
 
 def loss_history(dataset, ax):
-    """Loss against log time, one line a start coloured by where it ends, with the levels of the most frequent ends."""
+    """Loss against log time of the first 64 starts, coloured by where they end, with the levels of the most frequent ends."""
     times, losses = dataset["time"].values, dataset["loss_history"].values
     shown = _most_frequent(dataset, 6)
-    floor = 1e-6 * np.nanmax(losses)
-    for start in range(len(losses)):
-        if np.all(np.isnan(losses[start])):
-            continue
+    losses = np.where(np.isfinite(losses), losses, np.nan)
+    floor = 1e-6 * np.nanmax(losses, initial=1e-300)
+    drawn = [start for start in range(min(len(losses), _LINES)) if not np.all(np.isnan(losses[start]))]
+    for start in drawn:
         point = int(dataset["point_of_start"].values[start])
         colour = _colour(shown, point)
         ax.plot(times, np.maximum(losses[start], floor / 100), color=colour, lw=0.7, alpha=0.6)
@@ -34,9 +34,10 @@ def loss_history(dataset, ax):
         ax.plot([], [], color=_colour(shown, point), lw=2, label=label)
         if level > floor:
             ax.axhline(level, color=_colour(shown, point), lw=0.8, ls=":")
-    ax.set(xscale="log", yscale="log", xlabel="gradient flow time", ylabel="loss", title="Loss along the flow")
-    ax.set_ylim(bottom=max(floor, 0.7 * np.nanmin(losses)))
-    ax.legend(title="ends at", fontsize=8, title_fontsize=8, loc="lower left", frameon=False)
+    ax.set(xscale="log", xlabel="gradient flow time", ylabel="loss", title=_title(dataset, f"loss along {len(drawn)} flows"))
+    _logarithmic(ax, "y", losses[drawn], floor)
+    if len(shown):
+        ax.legend(title="ends at", fontsize=8, title_fontsize=8, loc="lower left", framealpha=0.9, edgecolor="none")
     return ax
 
 
@@ -62,7 +63,7 @@ def end_points(dataset, ax):
         text = f"  loss {_shown_loss(float(dataset['loss'].values[point]), 6)}"
         ax.text(top, bar.get_y() + bar.get_height() / 2, text, va="center", fontsize=8)
     ax.set_yticks(position, [_label(dataset, point, isotropy=True) for point in shown], fontsize=8)
-    ax.set(xlabel=f"percentage of {total} starts, 95 % interval", title="Where the flows end")
+    ax.set(xlabel=f"percentage of {total} starts, 95 % interval", title=_title(dataset, "where the flows end"))
     ax.set_xlim(0, 1.32 * max(np.max(high, initial=0.0), 1e-9))
     ax.invert_yaxis()
     return ax
@@ -86,7 +87,7 @@ def spectra(dataset, ax):
         smallest, largest = min(smallest, np.min(positive, initial=np.inf)), max(largest, np.max(x, initial=0.0))
         lowest = min(lowest, np.min(x))
     ax.set_yticks(range(len(critical)), [_label(dataset, point) for point in critical], fontsize=8)
-    ax.set(xlabel="Hessian eigenvalue (area: multiplicity)", title="Hessian spectra at the end points")
+    ax.set(xlabel="Hessian eigenvalue (area: multiplicity)", title=_title(dataset, "Hessian spectra at the end points"))
     if not critical:
         ax.text(0.5, 0.5, "no end point is critical to 1e-8", transform=ax.transAxes, ha="center")
     elif lowest >= smallest:
@@ -112,7 +113,9 @@ def neurons_in_the_plane(dataset, ax, point: int = 0):
             )  # fmt: skip
     reach = 1.1 * np.max(np.abs(vectors), initial=1e-12)
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="|a| w₁", ylabel="|a| w₂")
-    ax.set_title(f"Neurons of {_label(dataset, point)}, loss {float(dataset['loss'].values[point]):.4g}")
+    ax.set_title(
+        f"{_title(dataset, f'neurons of {_label(dataset, point)}')},\nloss {_shown_loss(float(dataset['loss'].values[point]), 4)}"
+    )
     ax.legend(fontsize=8, loc="upper right")
     return ax
 
@@ -135,7 +138,7 @@ def fitted_function(dataset, inputs, targets, ax, point: int = 0):
     ax.set(
         xlabel="x",
         ylabel="f(x)",
-        title=f"Fit of {_label(dataset, point)}, loss {float(dataset['loss'].values[point]):.4g}",
+        title=_title(dataset, f"fit of {_label(dataset, point)}") + f", loss {float(dataset['loss'].values[point]):.4g}",
     )
     ax.legend(fontsize=8, loc="best")
     return ax
@@ -144,19 +147,31 @@ def fitted_function(dataset, inputs, targets, ax, point: int = 0):
 def losses_against_gradient_norm(dataset, ax):
     """End loss against end gradient norm of every start, by how its flow stopped."""
     words = dataset["flow_status"].values
+    x, y = (np.maximum(dataset[name].values, 1e-17) for name in ("end_gradient_norm", "end_loss"))
     for colour, word in zip(COLOURS, np.unique(words), strict=False):
         these = words == word
-        x, y = dataset["end_gradient_norm"].values[these], dataset["end_loss"].values[these]
-        ax.plot(np.maximum(x, 1e-17), np.maximum(y, 1e-17), ".", color=colour, label=f"{word} ({these.sum()})", alpha=0.7)
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="gradient norm at the end",
-        ylabel="loss at the end",
-        title="Ends of all starts",
-    )
+        ax.plot(x[these], y[these], ".", color=colour, label=f"{word} ({these.sum()})", alpha=0.7)
+    ax.set(xlabel="gradient norm at the end", ylabel="loss at the end", title=_title(dataset, "ends of all starts"))
+    _logarithmic(ax, "x", x)
+    _logarithmic(ax, "y", y)
     ax.legend(fontsize=8)
     return ax
+
+
+def _logarithmic(ax, axis, values, floor=0.0):
+    """A logarithmic axis for values that span a decade, labelled at the decades only; a linear one for others."""
+    finite = values[np.isfinite(values) & (values > 0)]
+    if not finite.size or np.max(finite) < 10 * max(np.min(finite), floor):
+        return
+    getattr(ax, f"set_{axis}scale")("log")
+    getattr(ax, f"{axis}axis").set_minor_formatter(extra("matplotlib.ticker", "plot").NullFormatter())
+    if floor:
+        ax.set_ylim(bottom=max(floor, 0.7 * np.min(finite)))
+
+
+def _title(dataset, what):
+    """What a picture shows, after the setting that the dataset carries as its title."""
+    return f"{dataset.attrs['title']}: {what}" if "title" in dataset.attrs else what[0].upper() + what[1:]
 
 
 def _shown_loss(value, digits):

@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-for package in ("typer", "rich", "xarray", "zarr", "matplotlib"):
+xarray = pytest.importorskip("xarray")
+for package in ("typer", "rich", "zarr", "matplotlib"):
     pytest.importorskip(package)
 
 import relujax as rj
@@ -71,6 +72,8 @@ def test_census_leaves_a_table_figures_data_and_json(call, tmp_path):
     settings = json.loads(data["k004"].attrs["settings"])
     assert settings["arguments"] == {"neurons": [3, 4], "students": "K", "inits": 20, "seed": 0}
     assert {"jax", "diffrax", "python"} <= set(settings["versions"])
+    assert all(name in data["k004"].coords for name in data["k004"].dims)
+    assert xarray.open_datatree(tmp_path / "run" / "data.zarr", engine="zarr", consolidated=False)["k003"].sizes["start"] == 20
     # the data are enough to compute the loss again
     weights = data["k004"]["weights"].values[0]
     net = rj.ShallowReLU(weights, data["k004"]["amplitudes"].values[0], train=("weights",))
@@ -117,6 +120,34 @@ def test_spectrum_at_the_global_minimum(call, tmp_path):
     assert count == 15
 
 
+@pytest.mark.parametrize(
+    ("arrays", "loss"),
+    [
+        # one neuron along the first of two teachers: ½ φ(e₂, e₂), and ½ 9 φ(e₂, e₂) when the second has amplitude 3
+        ({"weights": np.eye(1, 2)}, 0.25),
+        ({"weights": np.eye(1, 2), "teacher_amplitudes": np.array([1.0, 3.0])}, 2.25),
+        ({"weights": np.eye(1, 2), "teacher_weights": np.eye(1, 2)}, 0.0),
+        (
+            {
+                "weights": np.eye(1, 2),
+                "amplitudes": np.array([2.0]),
+                "train": np.array(["amplitudes"]),
+                "teacher_weights": np.eye(1, 2),
+            },
+            0.25,
+        ),
+        ({"weights": np.eye(1, 2), "biases": np.array([0.5]), "inputs": np.eye(2), "targets": np.array([1.5, 2.5])}, 1.0),
+    ],
+)
+def test_spectrum_of_points_described_in_several_ways(call, tmp_path, arrays, loss):
+    np.savez(tmp_path / "point.npz", **arrays)
+    code, _, err = call("spectrum", "point.npz", "--json", "spectrum.json")
+    assert (code, err) == (0, "")
+    found = json.loads((tmp_path / "spectrum.json").read_text())
+    np.testing.assert_allclose(found["loss"], loss, atol=1e-15)
+    assert sum(count for _, count in found["eigenvalues"]) == (1 if "train" in arrays else 2)
+
+
 def test_spectrum_of_an_empirical_loss_says_what_its_hessian_is(call, tmp_path):
     np.savez(tmp_path / "point.npz", weights=np.eye(2), amplitudes=np.ones(2), inputs=np.eye(2), targets=np.ones(2))
     code, out, _ = call("spectrum", "point.npz")
@@ -129,7 +160,13 @@ def test_spectrum_of_an_empirical_loss_says_what_its_hessian_is(call, tmp_path):
     [
         (("census", "--neurons", 0), ("--neurons is 0",)),
         (("census", "--neurons", 4, "--inits", 0), ("--inits is 0",)),
-        (("census", "--neurons", 4, "--inits", "many"), ("'many'",)),
+        (("census", "--neurons", 4, "--inits", "many"), ("--inits is 'many'", "whole number")),
+        (("census", "--neurons", 4, "six"), ("--neurons is 'six'",)),
+        (("census", "--neurons", 4, 4), ("--neurons names 4 twice",)),
+        (("census", "--neurons", 4, "--seed", -1), ("--seed is -1",)),
+        (("census", "--neurons", 4, "--seed", 2**70), (f"--seed is {2**70}",)),
+        (("census", "--neurons", 4, "--out", "good.csv/run"), ("good.csv is a file",)),
+        (("census", "--neurons", 4, "--out", "settled", "--force"), ("settled exists and holds no run",)),
         (("census", "--neurons", 4, "--students", "K*2"), ("'K*2'", "K+1")),
         (("census", "--neurons", 4, "--students", "K-9"), ("-5 students",)),
         (("census",), ("--neurons",)),
@@ -138,8 +175,10 @@ def test_spectrum_of_an_empirical_loss_says_what_its_hessian_is(call, tmp_path):
         (("flow", "missing.csv"), ("missing.csv does not exist",)),
         (("flow", "bad.csv"), ("line 3", "'x'")),
         (("flow", "good.csv", "--width", 0), ("--width is 0",)),
-        (("flow", "good.csv", "--scale", -1), ("scale is -1",)),
-        (("flow", "good.csv", "--scale", "nan"), ("scale is nan",)),
+        (("flow", "good.csv", "--scale", -1), ("--scale is -1",)),
+        (("flow", "good.csv", "--scale", "nan"), ("--scale is nan",)),
+        (("flow", "good.csv", "--end-time", "inf"), ("--end-time is inf",)),
+        (("flow", "good.csv", "--gradient-norm", 0), ("--gradient-norm is 0.0",)),
         (("flow", "good.csv", "--tolerance", -1e-3), ("--tolerance is -0.001",)),
         (("flow", "good.csv", "--tolerance", 2), ("--tolerance is 2.0",)),
         (("flow", "good.csv", "--init", "magic"), ("'magic'", "balanced")),
@@ -152,8 +191,9 @@ def test_spectrum_of_an_empirical_loss_says_what_its_hessian_is(call, tmp_path):
 def test_mistakes_get_one_sentence_and_leave_nothing(call, tmp_path, argv, fragments):
     (tmp_path / "good.csv").write_text("1,2\n3,4\n")
     (tmp_path / "bad.csv").write_text("a,b\n1,2\nx,4\n")
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "thesis.tex").write_text("precious")
+    for folder, file in (("taken", "thesis.tex"), ("settled", "settings.json")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).write_text("precious")
     before = sorted(tmp_path.rglob("*"))
     refused(call(*argv), *fragments)
     assert sorted(tmp_path.rglob("*")) == before
@@ -163,13 +203,12 @@ def test_an_existing_run_is_replaced_only_when_forced(call, tmp_path):
     argv = ("census", "--neurons", 3, "--inits", 20, "--out", "run")
     assert call(*argv)[0] == 0
     refused(call(*argv), "already holds a run", "--force")
+    (tmp_path / "run" / "notes.txt").write_text("precious")
+    (tmp_path / "run" / "k009-ends.png").write_text("of the earlier run")
     assert call(*argv, "--force", "--seed", 5)[0] == 0
     assert json.loads((tmp_path / "run" / "settings.json").read_text())["arguments"]["seed"] == 5
-    foreign = tmp_path / "foreign"
-    foreign.mkdir()
-    (foreign / "thesis.tex").write_text("precious")
-    refused(call("census", "--neurons", 2, "--out", "foreign", "--force"), "holds no run")
-    assert (foreign / "thesis.tex").read_text() == "precious"
+    assert (tmp_path / "run" / "notes.txt").read_text() == "precious"
+    assert len(list((tmp_path / "run").glob("*.png"))) == 3
 
 
 def test_an_interrupt_keeps_what_is_done(call, tmp_path, monkeypatch):
@@ -195,10 +234,14 @@ def test_unreadable_and_foreign_run_folders_are_refused(tmp_path):
         runs.open_run(tmp_path / "nothing")
     with pytest.raises(ValueError, match="holds no run"):
         runs.open_run(tmp_path)
+    # the settings of an editor, not those of a run
     (tmp_path / "settings.json").write_text('{"command": "census"}')
-    (tmp_path / "data.zarr" / "k003").mkdir(parents=True)
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="holds no run"):
         runs.open_run(tmp_path)
+    runs.Run("census", {}, out=tmp_path / "run").finish([])
+    (tmp_path / "run" / "data.zarr" / "k003").mkdir(parents=True)
+    with pytest.raises(ValueError, match="cannot be read"):
+        runs.open_run(tmp_path / "run")
 
 
 def test_several_values_after_one_option():
