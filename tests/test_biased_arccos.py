@@ -59,7 +59,7 @@ def test_value_and_two_derivatives_on_the_published_grid(point):
         else:
             first, second = next((a, b) for a in names for b in names if a + b == name)
             found = hessian[names.index(first), names.index(second)]
-        np.testing.assert_allclose(found, exact, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(found, exact, rtol=0, atol=1e-12, err_msg=name)
 
 
 def test_one_neuron_squared_on_the_published_grid():
@@ -68,11 +68,11 @@ def test_one_neuron_squared_on_the_published_grid():
 
     functions = jax.jit(lambda r, b: (square(r, b), jax.grad(square, (0, 1))(r, b), jax.hessian(square, (0, 1))(r, b)))
     value, gradient, hessian = functions(0.3, 0.1)
-    np.testing.assert_allclose(value, 0.07437736281261343, atol=1e-14)
-    np.testing.assert_allclose(gradient, (0.3783351958909418, 0.3525416685794432), atol=1e-14)
-    np.testing.assert_allclose(hessian[0][0], 1.009528501174477, atol=1e-13)
-    np.testing.assert_allclose(hessian[0][1], 0.7547664553859863, atol=1e-13)
-    np.testing.assert_allclose(hessian[1][1], 1.261117319636473, atol=1e-13)
+    np.testing.assert_allclose(value, 0.07437736281261343, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(gradient, (0.3783351958909418, 0.3525416685794432), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(hessian[0][0], 1.009528501174477, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(hessian[0][1], 0.7547664553859863, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(hessian[1][1], 1.261117319636473, rtol=0, atol=1e-13)
 
 
 def exact_orthant(h, k, angle):
@@ -107,12 +107,14 @@ def test_without_biases_it_is_the_arc_cosine_kernel(angle):
     plain = jnp.array([[1.3, 0.0, 0.0], [0.7 * np.cos(angle), 0.7 * np.sin(angle), 0.0]])
     with_zeros = jnp.concatenate([plain, jnp.zeros((2, 1))], axis=1)
     c = jnp.array([1.5, -0.5])
-    np.testing.assert_allclose(biased_arccos.value(with_zeros, c), arccos.value(plain, c), atol=1e-15)
-    np.testing.assert_allclose(biased_arccos.forces(with_zeros, with_zeros, c)[:, :3], arccos.forces(plain, plain, c), atol=1e-15)
+    np.testing.assert_allclose(biased_arccos.value(with_zeros, c), arccos.value(plain, c), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(
+        biased_arccos.forces(with_zeros, with_zeros, c)[:, :3], arccos.forces(plain, plain, c), rtol=0, atol=1e-15
+    )
     own = biased_arccos.own_hessian(with_zeros, with_zeros, c)[:, :3, :3]
-    np.testing.assert_allclose(own, arccos.own_hessian(plain, plain, c), atol=1e-14)
+    np.testing.assert_allclose(own, arccos.own_hessian(plain, plain, c), rtol=0, atol=1e-14)
     mixed = biased_arccos.mixed_hessian(with_zeros, with_zeros)[:, :, :3, :3]
-    np.testing.assert_allclose(mixed, arccos.mixed_hessian(plain, plain), atol=1e-14)
+    np.testing.assert_allclose(mixed, arccos.mixed_hessian(plain, plain), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-16, 1e-8, 1e-3])
@@ -126,7 +128,7 @@ def test_nearly_coincident_biased_neurons_are_continuous(angle, shift):
     c = jnp.array([1.0, -0.6])
     here, there = (hessian_of_value(neurons(step), c) for step in (0.0, 1e-7))
     assert np.all(np.isfinite(here))
-    np.testing.assert_allclose(here, there, atol=1e-5)
+    np.testing.assert_allclose(here, there, rtol=0, atol=1e-5)
 
 
 def test_a_neuron_without_weights_is_a_constant():

@@ -43,8 +43,8 @@ def test_npz(tmp_path):
 def test_bundled_sets_are_standardised_and_say_so(name):
     pytest.importorskip("sklearn")
     data = load(name)
-    np.testing.assert_allclose(data.inputs.mean(axis=0), 0, atol=1e-12)
-    np.testing.assert_allclose(data.inputs.std(axis=0), 1, atol=1e-12)
+    np.testing.assert_allclose(data.inputs.mean(axis=0), 0, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(data.inputs.std(axis=0), 1, rtol=0, atol=1e-12)
     assert "standardised" in data.description
     assert data.inputs.shape == {"breast-cancer": (569, 30), "diabetes": (442, 10)}[name]
 

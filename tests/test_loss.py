@@ -96,15 +96,15 @@ def test_closed_forms_are_the_derivatives_whatever_is_trained(population, biased
     net = random_net(1, biased=biased)
     loss = rj.PopulationLoss(random_net(5, m=3, biased=biased)) if population else random_data(0)
     for train, (gradients, hessians) in derivatives(loss, net).items():
-        np.testing.assert_allclose(*gradients, atol=1e-14, err_msg=str(train))
-        np.testing.assert_allclose(*hessians, atol=1e-13 if population else 1e-14, err_msg=str(train))
+        np.testing.assert_allclose(*gradients, rtol=0, atol=1e-14, err_msg=str(train))
+        np.testing.assert_allclose(*hessians, rtol=0, atol=1e-13 if population else 1e-14, err_msg=str(train))
 
 
 @pytest.mark.parametrize("biased", [False, True])
 def test_population_derivatives_are_those_of_finite_differences(biased):
     loss, net = rj.PopulationLoss(random_net(5, m=3, biased=biased)), random_net(1, biased=biased)
-    np.testing.assert_allclose(closed_gradient(loss, net), differences(value, loss, net, 1e-5), atol=1e-8)
-    np.testing.assert_allclose(closed_hessian(loss, net), differences(automatic_gradient, loss, net, 1e-5), atol=1e-8)
+    np.testing.assert_allclose(closed_gradient(loss, net), differences(value, loss, net, 1e-5), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(closed_hessian(loss, net), differences(automatic_gradient, loss, net, 1e-5), rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("biased", [False, True])
@@ -131,7 +131,9 @@ def test_spectrum_at_the_global_minimum_is_the_exact_one(k):
             np.linalg.eigvals(block),
         ]
     )
-    np.testing.assert_allclose(np.linalg.eigvalsh(closed_hessian(rj.PopulationLoss(net), net)), np.sort(expected), atol=1e-13)
+    np.testing.assert_allclose(
+        np.linalg.eigvalsh(closed_hessian(rj.PopulationLoss(net), net)), np.sort(expected), rtol=0, atol=1e-13
+    )
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [3, 1, 0, 5, 4, 2]])
@@ -147,7 +149,7 @@ def test_automatic_hessian_is_exact_at_the_global_minimum_and_its_permutations(o
             if row != column:
                 exact[i, j] = exact[j, i] = 1 / (2 * np.pi)
             block = automatic[6 * row : 6 * row + 6, 6 * column : 6 * column + 6]
-            np.testing.assert_allclose(block, exact, atol=1e-14)
+            np.testing.assert_allclose(block, exact, rtol=0, atol=1e-14)
 
 
 def test_coincident_and_opposite_students_have_finite_derivatives():
@@ -155,8 +157,8 @@ def test_coincident_and_opposite_students_have_finite_derivatives():
     net = rj.ShallowReLU(weights, jnp.array([1.0, 0.5, -0.7, 0.2]))
     loss = rj.PopulationLoss(random_net(5, m=3, biased=False))
     closed = closed_hessian(loss, net)
-    np.testing.assert_allclose(closed, automatic_hessian(loss, net), atol=1e-14)
-    np.testing.assert_allclose(closed, differences(automatic_gradient, loss, net, 1e-6), atol=1e-5)
+    np.testing.assert_allclose(closed, automatic_hessian(loss, net), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(closed, differences(automatic_gradient, loss, net, 1e-6), rtol=0, atol=1e-5)
 
 
 def test_a_zero_neuron_is_flagged_and_has_no_gradient():
