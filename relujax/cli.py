@@ -86,7 +86,7 @@ def census(
             loss = problems.orthonormal_teacher(k)
             key = jax.random.fold_in(jax.random.key(seed), k)
             nets = initialise.xavier(key, number=inits, width=width, dim=k, amplitudes=1.0, train=("weights",))
-            with _progress(f"k = {k}") as progress:
+            with _progress(f"k = {k}", inits) as progress:
                 found = run_census(loss, nets, progress=progress, history=_history_times(1e3))
             found.attrs["title"] = f"k = {k} teachers, {width} students"
             name = f"k{k:03d}" if width == k else f"k{k:03d}-n{width:03d}"
@@ -148,7 +148,7 @@ def flow(
     console = _stdout()
     console.print(f"{loaded.name}: {loaded.description}", highlight=False)
     with _keeping(run, []):
-        with _progress(loaded.name) as progress:
+        with _progress(loaded.name, inits) as progress:
             found = run_census(
                 loss, nets, progress=progress, history=_history_times(end_time),
                 end_time=end_time, gradient_norm=gradient_norm, rtol=tolerance, atol=tolerance,
@@ -392,12 +392,12 @@ def _stdout():
 
 
 @contextmanager
-def _progress(label):
+def _progress(label, number):
     """A progress bar on stderr that goes away at the end; none where stderr is no terminal."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(label, total=None)
+        task = bar.add_task(label, total=number)
         yield lambda finished, total: bar.update(task, completed=finished, total=total)
 
 

@@ -209,8 +209,9 @@ class PopulationLoss(AbstractLoss):
         return assemble(net, hidden, jnp.swapaxes(cross, 1, 2), kernel.overlap(rows, rows))
 
     def has_zero_neuron(self, net: ShallowReLU) -> Array:
-        """Whether some neuron is exactly 0, so that the loss has no second derivative there."""
-        return jnp.any(jnp.all(hidden_vectors(net) == 0, axis=-1))
+        """Whether some neuron is 0, to rounding beside the largest one, so that the loss has no second derivative there."""
+        sizes, teachers = (jnp.linalg.norm(hidden_vectors(n), axis=-1) for n in (net, self.teacher))
+        return jnp.any(sizes <= 1e-14 * jnp.maximum(jnp.max(sizes), jnp.max(teachers)))
 
     def _sum_of_neurons(self, net):
         """The kernel, the student's hidden vectors, and f − f* as one sum of neurons: its vectors and coefficients."""

@@ -103,6 +103,8 @@ def print_points(dataset, console, *, title: str, rows: int = 20) -> None:
         table.add_row(*cells)
     if len(counts) > len(shown):
         table.caption = f"the {len(shown)} most frequent of {len(counts)} distinct end points"
+    if _width(table, console) > console.width:
+        table.padding = (0, 0, 0, 0)
     console.print(table)
 
 
@@ -110,6 +112,13 @@ def _plain_table():
     from rich import box
 
     return {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "show_edge": False, "pad_edge": False}
+
+
+def _width(table, console):
+    """The width that a table would take if there were room."""
+    from rich.measure import Measurement
+
+    return Measurement.get(console, console.options.update(width=1000), table).maximum
 
 
 def _point(dataset, i):

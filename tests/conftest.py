@@ -29,11 +29,13 @@ if importlib.util.find_spec("beartype") is not None:
 
     install_import_hook("relujax", "beartype.beartype")
 
-import hypothesis
 import pytest
 
-hypothesis.settings.register_profile("relujax", deadline=None, derandomize=True, max_examples=25, print_blob=True)
-hypothesis.settings.load_profile("relujax")
+if importlib.util.find_spec("hypothesis") is not None:
+    import hypothesis
+
+    hypothesis.settings.register_profile("relujax", deadline=None, derandomize=True, max_examples=25, print_blob=True)
+    hypothesis.settings.load_profile("relujax")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,11 +1,13 @@
 """Gaussian expectations without biases, against 50-digit arithmetic and finite differences."""
 
-import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
-import mpmath as mp
 import numpy as np
 import pytest
+
+mp = pytest.importorskip("mpmath")
+pytest.importorskip("hypothesis")
+import hypothesis.strategies as st
 from hypothesis import given
 
 import relujax as rj

@@ -1,11 +1,13 @@
 """Gaussian expectations with biases: against exact values, 50-digit quadrature, the bias-free closed form, differences."""
 
-import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
-import mpmath as mp
 import numpy as np
 import pytest
+
+mp = pytest.importorskip("mpmath")
+pytest.importorskip("hypothesis")
+import hypothesis.strategies as st
 from hypothesis import given
 
 from relujax import arccos, biased_arccos

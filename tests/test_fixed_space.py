@@ -4,10 +4,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import mpmath as mp
 import numpy as np
 import pytest
 
+mp = pytest.importorskip("mpmath")
 import relujax as rj
 from relujax.fixed_space import FixedSpace
 

@@ -1,11 +1,13 @@
 """Losses against plain sums, automatic differentiation, finite differences and the known spectrum at the global minimum."""
 
 import equinox as eqx
-import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+pytest.importorskip("hypothesis")
+import hypothesis.strategies as st
 from hypothesis import given
 
 import relujax as rj
@@ -165,6 +167,8 @@ def test_a_zero_neuron_is_flagged_and_has_no_gradient():
     net = rj.ShallowReLU(jnp.array([[0.0, 0.0], [1.0, 2.0]]), jnp.ones(2), train=("weights",))
     loss = rj.PopulationLoss(rj.ShallowReLU(jnp.eye(2), jnp.ones(2)))
     assert bool(loss.has_zero_neuron(net))
+    for size, zero in ((1e-17, True), (1e-9, False)):
+        assert bool(loss.has_zero_neuron(rj.ShallowReLU(net.weights.at[0, 0].set(size), net.amplitudes))) is zero
     np.testing.assert_array_equal(closed_gradient(loss, net)[:2], 0.0)
     smaller = rj.ShallowReLU(net.weights[1:], net.amplitudes[1:])
     np.testing.assert_allclose(value(loss, net), value(loss, smaller), rtol=1e-14)
