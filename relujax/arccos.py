@@ -15,6 +15,8 @@ derivative rules. Third derivatives do not exist and are not offered.
 `biased_arccos` has the same functions for neurons with biases.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
@@ -49,6 +51,11 @@ _ARCSINE = (
 )
 
 
+# outside a caller's jit one compiled call instead of dozens, each of which would be compiled by itself; inside, no trace of it
+compiled = functools.partial(jax.jit, inline=True)
+
+
+@compiled
 def overlap(left: Float[RealArray, "m d"], right: Float[RealArray, "M d"]) -> Float[Array, "m M"]:
     """φ of every pair of rows, `E[relu(w·x) relu(v·x)]`.
 
@@ -64,6 +71,7 @@ def overlap(left: Float[RealArray, "m d"], right: Float[RealArray, "M d"]) -> Fl
     return norms_left[:, None] * norms_right * (sine + (0.5 * jnp.pi + arcsine) * cosine) / (2 * jnp.pi)
 
 
+@compiled
 def overlap_gradient(left: Float[RealArray, "m d"], right: Float[RealArray, "M d"]) -> Float[Array, "m M d"]:
     """The derivative of `overlap` in the left row, `E[1(w·x > 0) relu(v·x) x]`; 0 for a left row that is exactly 0."""
     norms_left, units_left = polar(left)
@@ -75,6 +83,7 @@ def overlap_gradient(left: Float[RealArray, "m d"], right: Float[RealArray, "M d
 
 
 @jax.custom_jvp
+@compiled
 def value(vectors: Float[RealArray, "M d"], coefficients: Float[RealArray, " M"]) -> Float[Array, ""]:
     """The energy `½ E[(Σ_b c_b relu(v_b·x))²]`.
 
@@ -91,6 +100,7 @@ def value(vectors: Float[RealArray, "M d"], coefficients: Float[RealArray, " M"]
 
 
 @jax.custom_jvp
+@compiled
 def forces(
     rows: Float[RealArray, "m d"], vectors: Float[RealArray, "M d"], coefficients: Float[RealArray, " M"]
 ) -> Float[Array, "m d"]:
@@ -105,6 +115,7 @@ def forces(
     return jnp.where((norms_rows > 0)[:, None], force, 0.0)
 
 
+@compiled
 def own_hessian(
     rows: Float[RealArray, "m d"], vectors: Float[RealArray, "M d"], coefficients: Float[RealArray, " M"]
 ) -> Float[Array, "m d d"]:
@@ -123,6 +134,7 @@ def own_hessian(
     return jax.vmap(row)(rows)
 
 
+@compiled
 def mixed_hessian(rows: Float[RealArray, "m d"], vectors: Float[RealArray, "M d"]) -> Float[Array, "m M d d"]:
     """`E[1(w_i·x > 0) 1(v_b·x > 0) x xᵀ] = [(π − θ) I + sin θ (eeᵀ − ffᵀ)] / 2π` for every pair.
 
@@ -156,6 +168,7 @@ class _Pairs:
         self.bend = jnp.where(both, self.sine * norms, 0.0) / (2 * jnp.pi * jnp.where(norm > 0, norm, 1.0))
 
 
+@compiled
 def _hessian_vector(rows, vectors, coefficients, rows_dot, vectors_dot):
     """The derivative of `forces` along `rows_dot` and `vectors_dot`; a tangent that is None is zero."""
 
@@ -222,15 +235,31 @@ def over(vectors, norms):
     return vectors / jnp.where(norms > 0, norms, 1.0)[..., None]
 
 
+def arcsine_over_argument(y):
+    """arcsin(x)/x for |x| <= 1/√2 from `y = 4x² − 1`."""
+    return polynomial(_ARCSINE, y)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def polynomial(coefficients, y):
+    """`Σ_i coefficients[i] yⁱ` by Horner's rule, with derivatives by the same."""
+    series = jnp.full_like(y, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        series = series * y + coefficient
+    return series
+
+
+@polynomial.defjvp
+def _polynomial_jvp(coefficients, primals, tangents):
+    derivative = tuple(i * coefficient for i, coefficient in enumerate(coefficients))[1:] or (0.0,)
+    return polynomial(coefficients, *primals), polynomial(derivative, *primals) * tangents[0]
+
+
 def _cosine_sine_arcsine(left, right):
     """Cosine, sine and arcsine of the cosine between unit rows; all three from one clipped number, so that they agree."""
     cosine = jnp.clip(left @ right.T, -1.0, 1.0)
     sine = jnp.sqrt((1 - cosine) * (1 + cosine))
     small = jnp.minimum(jnp.abs(cosine), sine)
-    y = 4 * small**2 - 1
-    series = jnp.full_like(y, _ARCSINE[-1])
-    for coefficient in _ARCSINE[-2::-1]:
-        series = series * y + coefficient
-    arcsine = small * series
+    arcsine = small * arcsine_over_argument(4 * small**2 - 1)
     arcsine = jnp.where(jnp.abs(cosine) <= sine, arcsine, jnp.pi / 2 - arcsine)
     return cosine, sine, jnp.where(cosine < 0, -arcsine, arcsine)

@@ -10,12 +10,11 @@ A neuron with w = 0 is the constant relu(b): it is smooth unless b = 0 as well, 
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 
-from .arccos import energy_rule, over, polar, tangent
+from .arccos import compiled, energy_rule, over, polar, tangent
 from .network import RealArray
-from .orthant import orthant_probability
+from .orthant import normal_tails, orthant_probability
 
 # beyond this many standard deviations densities underflow and distribution functions are 0 or 1
 _FAR = 40.0
@@ -50,15 +49,13 @@ class _Pairs:
         self.mean = self._less(beta, alpha)
         other_mean = self._less(alpha, beta)
         kappa, other = _quotient(self.mean, self.q), _quotient(other_mean, self.q)
-        self.slope = ndtr(kappa)
+        self.slope = normal_tails(kappa)[0]
         self.density_alpha = _density(self.alpha)[:, None]
         self.inner = self.mean * self.slope + self.q * _density(kappa)
         self.spread = self.q * _density(kappa)
-        self.p = orthant_probability(
-            jnp.broadcast_to(alpha, kappa.shape), jnp.broadcast_to(beta, kappa.shape), other, kappa, self.angle
-        )
+        self.p = orthant_probability(alpha, beta, other, kappa, self.angle)
         self.a = self.density_alpha * self.slope
-        self.b = _density(beta) * ndtr(other)
+        self.b = _density(beta) * normal_tails(other)[0]
         self.corner = self.density_alpha * self.spread
 
     def _less(self, k, h):
@@ -72,6 +69,7 @@ class _Pairs:
         return (self.norm > 0) | (self.bias != 0)
 
 
+@compiled
 def overlap(left: Float[RealArray, "m q"], right: Float[RealArray, "M q"]) -> Float[Array, "m M"]:
     """`E[relu(z_u) relu(z_v)]` of every pair of rows.
 
@@ -87,6 +85,7 @@ def overlap(left: Float[RealArray, "m q"], right: Float[RealArray, "M q"]) -> Fl
     return correlated + bias * pair.biases * pair.p + norm * pair.biases * pair.a + bias * pair.norms * pair.b
 
 
+@compiled
 def overlap_gradient(left: Float[RealArray, "m q"], right: Float[RealArray, "M q"]) -> Float[Array, "m M q"]:
     """The derivative of `overlap` in the left row, `E[1(z_u > 0) relu(z_v) x̃]`; 0 for a left row that is exactly 0."""
     right = jnp.asarray(right)
@@ -99,12 +98,14 @@ def overlap_gradient(left: Float[RealArray, "m q"], right: Float[RealArray, "M q
 
 
 @jax.custom_jvp
+@compiled
 def value(vectors: Float[RealArray, "M q"], coefficients: Float[RealArray, " M"]) -> Float[Array, ""]:
     """The energy `½ E[(Σ_b c_b relu(z_b))²]`."""
     return jnp.asarray(coefficients) @ overlap(vectors, vectors) @ coefficients / 2
 
 
 @jax.custom_jvp
+@compiled
 def forces(
     rows: Float[RealArray, "m q"], vectors: Float[RealArray, "M q"], coefficients: Float[RealArray, " M"]
 ) -> Float[Array, "m q"]:
@@ -112,6 +113,7 @@ def forces(
     return jnp.einsum("imq,m->iq", overlap_gradient(rows, vectors), coefficients)
 
 
+@compiled
 def own_hessian(
     rows: Float[RealArray, "m q"], vectors: Float[RealArray, "M q"], coefficients: Float[RealArray, " M"]
 ) -> Float[Array, "m q q"]:
@@ -134,6 +136,7 @@ def own_hessian(
     return _bordered(weights, mixed, mixed, sum_inner)
 
 
+@compiled
 def mixed_hessian(rows: Float[RealArray, "m q"], vectors: Float[RealArray, "M q"]) -> Float[Array, "m M q q"]:
     """`E[1(z_i > 0) 1(z_b > 0) x̃ x̃ᵀ]` for every pair; 0 where one of the two is exactly 0."""
     pair = _Pairs(jnp.asarray(rows), jnp.asarray(vectors))

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from scipy.stats import binomtest
 
 from ._extras import extra
 from ._precision import require_x64
-from .critical import EndPoints, PointStatus, PolishStatus, classify, count_dead, descend, is_escaping, polish
+from .critical import EndPoints, PointStatus, PolishStatus, classify, count_dead, descend, is_escaping, losses, polish
 from .critical.descend import put
 from .critical.matching import Distinct, coordinates, distinct, has_interchangeable_teacher
 from .flow import Chebyshev, FlowStatus, flow_ensemble
@@ -22,6 +23,35 @@ from .symmetry import identify
 _CRITICAL = 1e-8
 _POLISHED_PARAMETERS, _POLISHED_POINTS = 500, 32
 _ON_DATA: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "gradient_norm": 2e-2, "end_time": 100.0, "max_steps": 50_000}
+
+_MEANINGS = {
+    "name": "family of the point",
+    "isotropy": "permutations of neurons and inputs together that leave the point unchanged",
+    "status": "verdict on the point",
+    "loss": "loss at the point",
+    "gradient_norm": "Euclidean norm of the gradient over the trained parameters",
+    "count": "number of starts that end at the point",
+    "rate_low": "lower end of the 95 % Wilson interval of the hit rate",
+    "rate_high": "upper end of the 95 % Wilson interval of the hit rate",
+    "weights": "hidden weights of the point",
+    "amplitudes": "output weights of the point",
+    "biases": "hidden biases of the point",
+    "eigenvalues": "Hessian eigenvalues over the trained parameters, ascending; NaN where the point is not critical",
+    "min_eigenvalue": "smallest Hessian eigenvalue",
+    "max_eigenvalue": "largest Hessian eigenvalue",
+    "index": "number of negative Hessian eigenvalues; -1 where the point is not critical",
+    "nullity": "number of Hessian eigenvalues that are zero to rounding; -1 where the point is not critical",
+    "dead": "number of neurons that never fire",
+    "point_of_start": "point that the start ends at; -1 where it reached none",
+    "end_loss": "loss at the end of the start",
+    "end_gradient_norm": "gradient norm at the end of the start",
+    "flow_status": "why the flow stopped",
+    "flow_time": "gradient flow time at which the flow stopped",
+    "steps": "number of steps of the integration",
+    "distance": "Euclidean distance that the polish moved the end of the flow",
+    "loss_history": "loss along the flow",
+    "time": "gradient flow time",
+}
 
 
 def census(
@@ -38,7 +68,8 @@ def census(
 
     - `nets`: a stack of B starts.
     - `progress`: called as `progress(finished, total)`.
-    - `history`: ascending flow times at which the losses of the first 64 starts are recorded as well.
+    - `history`: ascending flow times at which the losses are recorded as well; on a population loss those of the first 64
+      starts, which are followed a second time for it, more closely.
     - `flow_options`: passed to `flow_ensemble` on an empirical loss (there by default `rtol = atol = 1e-3`,
       `gradient_norm = 2e-2`, `end_time = 100`, `max_steps = 50000`).
 
@@ -60,8 +91,8 @@ def census(
 
     ```python
     >>> import jax, relujax as rj
-    >>> loss = rj.problems.orthonormal_teacher(4)
-    >>> nets = rj.initialise.xavier(jax.random.key(0), number=8, width=4, dim=4, amplitudes=1.0, train=("weights",))
+    >>> loss = rj.problems.orthonormal_teacher(3)
+    >>> nets = rj.initialise.xavier(jax.random.key(0), number=8, width=3, dim=3, amplitudes=1.0, train=("weights",))
     >>> found = rj.census(loss, nets)
     >>> found["name"].values.tolist(), found["count"].values.tolist()
     (['global'], [8])
@@ -74,24 +105,29 @@ def census(
         raise ValueError(f"the weights have shape {nets.weights.shape}: a stack of starts (B, m, d) is needed.")
     began = time.perf_counter()
     if isinstance(loss, EmpiricalLoss):
-        ends = _follow(loss, nets, progress, flow_options)
-        losses = np.asarray(jax.jit(jax.vmap(loss))(ends.networks))
-        groups = _distinct_fits(loss, ends.networks, losses)
+        ends, past = _follow(loss, nets, progress, history, flow_options)
+        values = losses(loss, ends.networks)
+        groups = _distinct_fits(loss, ends.networks, values)
         points, norms = _polish_representatives(loss, ends, groups)
     else:
         if flow_options:
             raise ValueError(f"{next(iter(flow_options))} is an option of the flow on an empirical loss: leave it out here.")
         ends = descend(loss, nets, progress=progress)
-        losses = np.asarray(jax.jit(jax.vmap(loss))(ends.networks))
-        groups = _distinct_resolved(loss, ends, losses)
+        values = losses(loss, ends.networks)
+        groups = _distinct_resolved(loss, ends, values)
         points, norms = take(ends.networks, groups.representative), ends.gradient_norm[groups.representative]
-    variables = _points(loss, points, norms, groups) | _starts(ends, groups, losses)
-    coordinates_ = {}
-    if history is not None:
-        variables["loss_history"] = (["start", "time"], _loss_history(loss, nets, history, flow_options))
-        coordinates_["time"] = np.asarray(history)
+        past = None if history is None else _loss_history(loss, nets, history)
+    variables = _points(loss, points, norms, groups) | _starts(ends, groups, values)
+    if past is not None:
+        variables["loss_history"] = (["start", "time"], past)
     attributes = {"seconds": time.perf_counter() - began, "train": ",".join(nets.train)}
-    return xarray.Dataset(variables, coordinates_, attrs=attributes)
+    dataset = xarray.Dataset(variables, attrs=attributes)
+    numbers = {name: np.arange(size) for name, size in dataset.sizes.items()}
+    dataset = dataset.assign_coords(numbers if past is None else numbers | {"time": np.asarray(history)})
+    for name, meaning in _MEANINGS.items():
+        if name in dataset:
+            dataset[name].attrs["description"] = meaning
+    return dataset
 
 
 def wilson_interval(count: int, total: int) -> tuple[float, float]:
@@ -108,11 +144,11 @@ def _distinct_resolved(loss, ends, losses):
     return Distinct(label, resolved[found.representative])
 
 
-def _follow(loss, nets, progress, options):
-    """The flow over data, each network to its own stop."""
-    flow = flow_ensemble(loss, nets, progress=progress, **(_ON_DATA | options))
+def _follow(loss, nets, progress, history, options):
+    """The flow over data, each network to its own stop, and the losses on the way."""
+    flow = flow_ensemble(loss, nets, progress=progress, save_at=history, **(_ON_DATA | options))
     status = np.asarray(flow.status)
-    return EndPoints(
+    ends = EndPoints(
         networks=flow.networks,
         resolved=(status == FlowStatus.CONVERGED) | (status == FlowStatus.END_TIME),
         flow_status=status,
@@ -121,11 +157,12 @@ def _follow(loss, nets, progress, options):
         distance=np.zeros(len(status)),
         gradient_norm=np.asarray(flow.gradient_norms),
     )
+    return ends, None if history is None else np.asarray(flow.observed["loss"])
 
 
 def _distinct_fits(loss, nets, losses):
     """Groups of networks with the same outputs on the data, within 1 % of the targets' root mean square."""
-    fits = np.asarray(jax.jit(jax.vmap(loss.outputs))(nets))
+    fits = np.asarray(_outputs(loss, nets))
     width = 0.01 * np.sqrt(np.mean(np.asarray(loss.targets) ** 2)) + 1e-12
     label = np.full(len(losses), -1)
     representatives: list[int] = []
@@ -170,7 +207,7 @@ def _points(loss, points, norms, groups):
         "rate_high": (["point"], rates[:, 1]),
         "weights": (["point", "neuron", "input"], np.asarray(points.weights)),
         "amplitudes": (["point", "neuron"], np.asarray(points.amplitudes)),
-        "eigenvalues": (["point", "parameter"], verdict.pop("eigenvalues")),
+        "eigenvalues": (["point", "rank"], verdict.pop("eigenvalues")),
     }
     if points.biases is not None:
         variables["biases"] = (["point", "neuron"], np.asarray(points.biases))
@@ -183,12 +220,11 @@ def _names(loss, points, number):
     """Family names and isotropies; both only for as many students as interchangeable teachers."""
     if isinstance(loss, EmpiricalLoss) or number == 0:
         return ["unnamed"] * number, [""] * number
-    losses = np.asarray(jax.jit(jax.vmap(loss))(points))
     inside = coordinates(loss, points)
     k = loss.teacher.width
     square = has_interchangeable_teacher(loss) and points.width == k and np.all(np.abs(inside[:, :, k:]) < 1e-9)
     names, isotropies = [], []
-    for value, matrix in zip(losses, inside, strict=True):
+    for value, matrix in zip(losses(loss, points), inside, strict=True):
         if square:
             name, found = identify(matrix[:, :k], float(value))
             names.append(name)
@@ -203,7 +239,7 @@ def _verdicts(loss, points, norms):
     """The verdict of every point; eigenvalues only at critical points, NaN and -1 elsewhere."""
     number, p = len(norms), number_of_parameters(points)
     out: dict[str, np.ndarray] = {
-        "loss": np.array(jax.jit(jax.vmap(loss))(points)) if number else np.zeros(0),
+        "loss": losses(loss, points),
         "status": np.full(number, int(PointStatus.NOT_CRITICAL)),
         "index": np.full(number, -1),
         "nullity": np.full(number, -1),
@@ -237,14 +273,19 @@ def _starts(ends, groups, losses):
     }
 
 
-def _loss_history(loss, nets, times, options):
-    """Losses of the first 64 starts at the given times; NaN for the others."""
+def _loss_history(loss, nets, times):
+    """Losses of the first 64 starts at the given times on a smooth loss; NaN for the others."""
     some = min(len(nets.weights), 64)
-    # a Chebyshev method takes the slow approach in long steps, but sees a kink as an error at every stage
-    smooth = {"solver": Chebyshev(), "rtol": 1e-3, "atol": 1e-3, "max_steps": 20_000}
-    how = _ON_DATA | options if isinstance(loss, EmpiricalLoss) else smooth
-    how = how | {"end_time": float(times[-1]), "gradient_norm": 0.0}
-    flow = flow_ensemble(loss, take(nets, slice(0, some)), save_at=times, **how)
+    # a Chebyshev method takes the slow approach in long steps
+    flow = flow_ensemble(
+        loss, take(nets, slice(0, some)), save_at=times, end_time=float(times[-1]), gradient_norm=0.0,
+        solver=Chebyshev(), rtol=1e-3, atol=1e-3, max_steps=20_000,
+    )  # fmt: skip
     out = np.full((len(nets.weights), len(times)), np.nan)
     out[:some] = flow.observed["loss"]
     return out
+
+
+@eqx.filter_jit
+def _outputs(loss, nets):
+    return jax.vmap(loss.outputs)(nets)

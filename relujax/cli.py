@@ -1,5 +1,7 @@
-"""The command line: `relujax census`, `relujax flow`, `relujax spectrum`."""
+"""The command line: `relujax census`, `relujax flow`, `relujax spectrum`, `relujax study`."""
 
+import itertools
+import math
 import os
 import re
 import sys
@@ -24,6 +26,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+study = typer.Typer(help="Published systems: each a setting, a run, claims and a figure.", no_args_is_help=True)
+app.add_typer(study, name="study")
 
 Out = Annotated[Path | None, typer.Option(help="Folder for data and figures; a fresh numbered one without it.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON to this file.")]
@@ -58,12 +63,15 @@ def census(
 ):
     """Which minima does gradient flow find when students learn k orthonormal teachers, and how often?"""
     _check_positive(inits=inits)
+    _check_seed(seed)
     for k in neurons:
         _check_positive(neurons=k)
+        if neurons.count(k) > 1:
+            raise ValueError(f"--neurons names {k} twice: give every number once.")
     widths = [_students(students, k) for k in neurons]
+    _work_in_threads()
     _enable_x64()
     import jax
-    import numpy as np
 
     from . import initialise, plot, problems, report, runs
     from .census import census as run_census
@@ -78,13 +86,14 @@ def census(
             loss = problems.orthonormal_teacher(k)
             key = jax.random.fold_in(jax.random.key(seed), k)
             nets = initialise.xavier(key, number=inits, width=width, dim=k, amplitudes=1.0, train=("weights",))
-            with _progress(f"k = {k}") as progress:
-                found = run_census(loss, nets, progress=progress, history=np.geomspace(1e-2, 1e3, 81))
+            with _progress(f"k = {k}", inits) as progress:
+                found = run_census(loss, nets, progress=progress, history=_history_times(1e3))
+            found.attrs["title"] = f"k = {k} teachers, {width} students"
             name = f"k{k:03d}" if width == k else f"k{k:03d}-n{width:03d}"
             run.save(name, found)
             _save_figures(run, plot, found, name, width_in=k)
             summaries.append(report.census_summary(found, neurons=k, students=width, dim=k, inits=inits, seed=seed))
-            report.print_points(found, console, title=f"k = {k} teachers, {width} students, {inits} starts")
+            report.print_points(found, console, title=f"{found.attrs['title']}, {inits} starts")
             unresolved = summaries[-1]["unresolved"]
             if unresolved:
                 console.print(f"Starts that reached no critical point, counted as unresolved: {unresolved}.")
@@ -112,8 +121,12 @@ def flow(
 ):
     """Where does gradient flow on these data end, from many random starts?"""
     _check_positive(width=width, inits=inits, end_time=end_time, gradient_norm=gradient_norm, tolerance=tolerance)
+    _check_seed(seed)
     if tolerance >= 1:
         raise ValueError(f"--tolerance is {tolerance}: give a number between 0 and 1.")
+    if not (math.isfinite(scale) and scale >= 0):
+        raise ValueError(f"--scale is {scale}: give a finite number that is not negative.")
+    _work_in_threads()
     _enable_x64()
     import jax
     import numpy as np
@@ -135,27 +148,32 @@ def flow(
     console = _stdout()
     console.print(f"{loaded.name}: {loaded.description}", highlight=False)
     with _keeping(run, []):
-        with _progress(loaded.name) as progress:
+        with _progress(loaded.name, inits) as progress:
             found = run_census(
-                loss, nets, progress=progress, history=np.geomspace(1e-2, end_time, 81) if end_time > 1e-2 else None,
+                loss, nets, progress=progress, history=_history_times(end_time),
                 end_time=end_time, gradient_norm=gradient_norm, rtol=tolerance, atol=tolerance,
             )  # fmt: skip
+        found.attrs["title"] = f"{loaded.name}, {width} neurons"
         run.save("flow", found)
         _save_figures(run, plot, found, "flow", width_in=dim, data=loaded)
     points = report.census_summary(found)
     summary = {**arguments, "networks": report.network_summary(found), **points}
-    report.print_points(found, console, title=f"{loaded.name}: {width} neurons, {inits} starts")
+    if found.sizes["point"]:
+        report.print_points(found, console, title=f"{found.attrs['title']}, {inits} starts")
     words, counts = np.unique(found["flow_status"].values, return_counts=True)
     console.print(
         "Flows: " + ", ".join(f"{count} {word}" for word, count in zip(words, counts, strict=True)) + ".",
         highlight=False,
     )
+    moving = int(np.sum(found["flow_status"].values == "end time"))
+    if moving:
+        console.print(f"{moving} flows still moved at time {end_time:g}: --end-time takes a later one.", highlight=False)
     run.finish(summary)
     if json is not None:
         runs.write_json(json, summary)
     console.print(f"Data and figures are in {run.path}.", highlight=False)
-    if not np.any(np.isin(words, ["converged", "end time"])):
-        raise Unfinished("No flow reached its gradient norm or its end time: raise --end-time or loosen --tolerance.")
+    if not found.sizes["point"]:
+        raise Unfinished("No flow reached its gradient norm or its end time: lower --scale or loosen --tolerance.")
 
 
 @app.command()
@@ -204,14 +222,59 @@ def spectrum(
         )
 
 
+@study.command("list")
+def study_list():
+    """Every study with its paper and, from its last run in a folder here, the state of its claims."""
+    from . import report, studies
+
+    rows = [(studies.find(name), studies.last_summary(name)) for name in studies.names()]
+    report.print_studies(rows, _stdout())
+
+
+@study.command("run")
+def study_run(
+    name: Annotated[str, typer.Argument(help="A study of the list, or a Python file that ends with STUDY = ….")],
+    quick: Annotated[bool, typer.Option("--quick", help="The small form, at most 90 seconds on two cores.")] = False,
+    out: Out = None,
+    force: Force = False,
+    json: Json = None,
+):
+    """Run a study, check its claims, draw its figures. An unfinished run goes on when --out names its folder."""
+    _work_in_threads()
+    from . import report, runs, studies
+
+    _check_json(json)
+    chosen = studies.find(name)
+    console = _stdout()
+    console.print(f"{chosen.name}: {chosen.about} {chosen.paper}.", highlight=False, markup=False)
+    if not quick:
+        console.print(f"The full setting takes {chosen.cost}.", highlight=False)
+    try:
+        with Console(stderr=True).status("") as status:
+            done = studies.run(chosen, quick=quick, out=out, force=force, announce=lambda piece: status.update(f"… {piece}"))
+    except KeyboardInterrupt:
+        raise Unfinished("Interrupted: --out with the folder of the run goes on with it.", interrupted=True) from None
+    report.print_claims(done.claims, console)
+    if json is not None:
+        runs.write_json(json, done.as_json())
+    console.print(f"Data and figures are in {done.path}.", highlight=False)
+    if not done.passed:
+        failed = [claim.name for claim in done.claims if not claim.passed]
+        raise Unfinished(f"{len(failed)} of {len(done.claims)} claims failed: {'; '.join(failed)}.")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; a user's mistake is one sentence on stderr and exit code 2, unfinished work exit code 1."""
     as_program = argv is None
     argv = _repeat_option(sys.argv[1:] if argv is None else argv, "--neurons")
     try:
         code = app(argv, standalone_mode=False)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, ImportError) as error:
         _fail(str(error), 2)
+    except OSError as error:
+        # our own have no number; the system's name no remedy
+        system = f"{error.filename or 'a file'} cannot be read or written ({error.strerror}): check the path and the disk."
+        _fail(str(error) if error.errno is None else system, 2)
     except (KeyboardInterrupt, typer.Abort):
         _fail("Interrupted.", 1)
     except Unfinished as error:
@@ -224,7 +287,7 @@ def main(argv: list[str] | None = None) -> None:
         # typer's usage errors; which package defines them depends on its version
         if not hasattr(error, "format_message"):
             raise
-        _fail(f"{error.format_message().rstrip('.')}{_given(error, argv)}: relujax --help tells what there is.", 2)
+        _fail(_usage(error.format_message().rstrip("."), argv), 2)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -233,13 +296,24 @@ def _fail(sentence, code):
     sys.exit(code)
 
 
-def _given(error, argv):
-    """What was given for the option that a usage error names, where its message does not say it."""
-    option = re.search(r"'(--[a-z-]+)'", error.format_message())
-    if option is None or option[1] not in argv[:-1]:
-        return ""
-    value = argv[argv.index(option[1]) + 1]
-    return "" if repr(value) in error.format_message() else f" (given: {value!r})"
+def _usage(message, argv):
+    """A usage error of typer with the value that is at fault and what to give instead."""
+    option = re.search(r"'(--[a-z-]+)'", message)
+    if option is None or not message.startswith("Invalid value"):
+        return f"{message}: relujax --help tells what there is."
+    parse, kind = (int, "a whole number") if "integer" in message else (float, "a number")
+    given = [word for before, word in itertools.pairwise(argv) if before == option[1]]
+    given += [word.removeprefix(f"{option[1]}=") for word in argv if word.startswith(f"{option[1]}=")]
+    wrong = [word for word in given if not _can(parse, word)]
+    return f"{option[1]} is {wrong[0]!r}: give {kind}." if wrong else f"{message}: relujax --help tells what there is."
+
+
+def _can(parse, word):
+    try:
+        parse(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _repeat_option(argv, option):
@@ -272,8 +346,13 @@ def _students(text, k):
 
 def _check_positive(**values):
     for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}: give a number above 0.")
+        if not 0 < value < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}: give a finite number above 0.")
+
+
+def _check_seed(seed):
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"--seed is {seed}: give a whole number from 0 to 2^63 − 1.")
 
 
 def _check_json(path):
@@ -281,6 +360,13 @@ def _check_json(path):
         raise ValueError(f"--json {path} lies in a folder that does not exist: make {path.parent} first.")
     if path is not None and path.is_dir():
         raise ValueError(f"--json {path} is a folder: give a file name.")
+    if path is not None and not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise ValueError(f"--json {path} cannot be written: give a file elsewhere.")
+
+
+def _work_in_threads():
+    """One thread a chunk of the ensemble, and none for the small matrices inside; before NumPy is imported."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _enable_x64():
@@ -306,13 +392,20 @@ def _stdout():
 
 
 @contextmanager
-def _progress(label):
+def _progress(label, number):
     """A progress bar on stderr that goes away at the end; none where stderr is no terminal."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(label, total=None)
+        task = bar.add_task(label, total=number)
         yield lambda finished, total: bar.update(task, completed=finished, total=total)
+
+
+def _history_times(end_time):
+    """Where a picture of the loss over the logarithm of time is to have its points."""
+    import numpy as np
+
+    return np.geomspace(min(1e-2, end_time / 1e3), end_time, 81)
 
 
 def _save_figures(run, plot, found, name, *, width_in, data=None):

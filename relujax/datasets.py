@@ -2,6 +2,8 @@
 
 import csv
 import math
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +14,7 @@ from ._extras import extra
 from .loss import EmpiricalLoss
 
 BUNDLED = ("breast-cancer", "diabetes")
+_LARGEST = 1e100
 
 
 class DataSet(NamedTuple):
@@ -63,6 +66,9 @@ def from_arrays(
         if not np.all(np.isfinite(array)):
             place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
             raise ValueError(f"the {what} of {source} hold {array[place]} at {place}: every value must be finite.")
+        if np.max(np.abs(array)) > _LARGEST:
+            place = tuple(int(i) for i in np.unravel_index(np.argmax(np.abs(array)), array.shape))
+            raise ValueError(f"the {what} of {source} hold {array[place]} at {place}, whose square overflows: rescale them.")
     names = tuple(features) if features is not None else tuple(f"x{i + 1}" for i in range(inputs.shape[1]))
     return DataSet(inputs, targets, name, f"{len(targets)} data with {inputs.shape[1]} inputs, as given.", names)
 
@@ -74,20 +80,25 @@ def _numbers(array, what):
     return array.astype(float)
 
 
-def _read_npz(path):
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an NPZ file by name.
+
+    **Raises:** `ValueError` for any other kind of file, a damaged one, and arrays of Python objects.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in ("inputs", "targets") if name not in file]
-            if missing:
-                held = ", ".join(file.files) or "nothing"
-                raise ValueError(f"{path} holds {held}: an array named {missing[0]} is needed.")
-            return file["inputs"], file["targets"], None
-    except (OSError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as an NPZ file: save it with numpy.savez.") from error
-    except ValueError as error:
-        if "allow_pickle" in str(error) or "pickle" in str(error):
-            raise ValueError(f"{path} is not a plain NPZ file of numbers: save it with numpy.savez.") from error
-        raise
+        # opened here, since NumPy leaves a file open that it cannot read
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read as an NPZ file of plain arrays: save it with numpy.savez.") from error
+
+
+def _read_npz(path):
+    arrays = read_npz(path)
+    missing = [name for name in ("inputs", "targets") if name not in arrays]
+    if missing:
+        raise ValueError(f"{path} holds {', '.join(arrays) or 'nothing'}: an array named {missing[0]} is needed.")
+    return arrays["inputs"], arrays["targets"], None
 
 
 def _read_csv(path):
@@ -104,7 +115,7 @@ def _read_csv(path):
         raise ValueError(f"{path} has a header and no data: give one row a datum, the target in the last column.")
     columns = len(rows[0][1]) if header is None else len(header)
     if columns < 2:
-        raise ValueError(f"{path} has {columns} column: at least one input and, last, the target are needed.")
+        raise ValueError(f"{path} has {columns} column: an input and, last, the target are needed, separated by commas.")
     table = [_csv_row(path, line, row, columns) for line, row in rows]
     array = np.array(table)
     return array[:, :-1], array[:, -1], None if header is None else header[:-1]
@@ -128,7 +139,8 @@ def _csv_row(path, line, row, columns):
 
 def _as_number(cell):
     try:
-        return float(cell)
+        # Python reads 1_000 as a number, a table means something else by it
+        return None if "_" in cell else float(cell)
     except ValueError:
         return None
 

@@ -7,6 +7,7 @@ as 1. Biases are there when asked for, and are then drawn like one more column o
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -143,9 +144,9 @@ def zero_output(
         raise ValueError(f"the width is {width}: neurons come in pairs here, so give an even width.")
 
     def law(hidden, outer):
-        half = hidden[: width // 2] / math.sqrt(width)
-        a = jnp.sign(outer[: width // 2]) * jnp.linalg.norm(half, axis=-1)
-        return jnp.concatenate([half, half]), jnp.concatenate([a, -a])
+        half = hidden[:, : width // 2] / math.sqrt(width)
+        a = jnp.sign(outer[:, : width // 2]) * jnp.linalg.norm(half, axis=-1)
+        return jnp.concatenate([half, half], axis=1), jnp.concatenate([a, -a], axis=1)
 
     return _draw(key, law, number, width, dim, scale, biases, train)
 
@@ -218,15 +219,20 @@ def _draw(key, law, number, width, dim, scale, biases, train):
         if count < 1:
             raise ValueError(f"{name} is {count}: give at least 1.")
     _check_scale(scale)
+    hidden, outer = law(*_gaussians(key, number, width, dim + biases))
+    hidden, outer = scale * hidden, scale * outer
+    return ShallowReLU(hidden[..., :dim], outer, hidden[..., dim] if biases else None, train=tuple(train))
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _gaussians(key, number, width, columns):
+    """Standard normal hidden vectors `(number, width, columns)` and amplitudes `(number, width)`, one key a network."""
 
     def one(index):
         hidden_key, outer_key = jax.random.split(jax.random.fold_in(key, index))
-        hidden = jax.random.normal(hidden_key, (width, dim + biases))
-        hidden, outer = law(hidden, jax.random.normal(outer_key, (width,)))
-        return scale * hidden, scale * outer
+        return jax.random.normal(hidden_key, (width, columns)), jax.random.normal(outer_key, (width,))
 
-    hidden, outer = jax.jit(jax.vmap(one))(jnp.arange(number))
-    return ShallowReLU(hidden[..., :dim], outer, hidden[..., dim] if biases else None, train=tuple(train))
+    return jax.vmap(one)(jnp.arange(number))
 
 
 def _check_scale(scale):

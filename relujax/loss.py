@@ -131,7 +131,7 @@ class EmpiricalLoss(AbstractLoss):
             "biases": gain,
             "amplitudes": features,
         }
-        return jnp.concatenate([parts[name] for name in net.trained], axis=1)
+        return jnp.concatenate([features[:, :0], *(parts[name] for name in net.trained)], axis=1)
 
     def neuron_correlations(self, net: ShallowReLU) -> Float[Array, "m q"]:
         """`C_j = 1/n Σ_{i active} c'(f(x_i)) (x_i, 1)`: what couples a_j and (w_j, b_j) in the Hessian; `∇_{w_j} L = a_j C_j`."""
@@ -209,8 +209,9 @@ class PopulationLoss(AbstractLoss):
         return assemble(net, hidden, jnp.swapaxes(cross, 1, 2), kernel.overlap(rows, rows))
 
     def has_zero_neuron(self, net: ShallowReLU) -> Array:
-        """Whether some neuron is exactly 0, so that the loss has no second derivative there."""
-        return jnp.any(jnp.all(hidden_vectors(net) == 0, axis=-1))
+        """Whether some neuron is 0, to rounding beside the largest one, so that the loss has no second derivative there."""
+        sizes, teachers = (jnp.linalg.norm(hidden_vectors(n), axis=-1) for n in (net, self.teacher))
+        return jnp.any(sizes <= 1e-14 * jnp.maximum(jnp.max(sizes), jnp.max(teachers)))
 
     def _sum_of_neurons(self, net):
         """The kernel, the student's hidden vectors, and f − f* as one sum of neurons: its vectors and coefficients."""
@@ -250,6 +251,8 @@ def assemble(net: ShallowReLU, hidden, cross, outer) -> Float[Array, "p p"]:
     between amplitudes.
     """
     m, d = net.width, net.dim
+    if not net.trained:
+        return jnp.zeros((0, 0), hidden.dtype)
     slots = {"weights": slice(0, d), "biases": slice(d, d + 1)}
 
     def block(left, right):

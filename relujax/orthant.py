@@ -4,9 +4,9 @@
 Gauss–Legendre quadrature where its argument is at most 1 in size, and reflected where it is larger.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 
 # On [0, 1] the integrand of T has its nearest singularities at ±i: the error falls like 4.6^(-2·nodes).
@@ -14,9 +14,16 @@ _NODES, _WEIGHTS = (np.asarray(column) for column in np.polynomial.legendre.legg
 _NODES, _WEIGHTS = (1 + _NODES) / 2, _WEIGHTS / 2
 
 
+def normal_tails(x: Float[Array, "*s"]) -> tuple[Float[Array, "*s"], Float[Array, "*s"]]:
+    """`Φ(x)` and `Φ(−x)`, each to the precision of the smaller one."""
+    smaller = jax.scipy.special.erfc(jnp.abs(x) / jnp.sqrt(2.0)) / 2
+    larger = 1 - smaller
+    return jnp.where(x < 0, smaller, larger), jnp.where(x < 0, larger, smaller)
+
+
 def orthant_probability(
-    h: Float[Array, "*s"], k: Float[Array, "*s"], h_beyond: Float[Array, "*s"], k_beyond: Float[Array, "*s"], angle
-) -> Float[Array, "*s"]:
+    h: Float[Array, "*#s"], k: Float[Array, "*#s"], h_beyond: Float[Array, "*#s"], k_beyond: Float[Array, "*#s"], angle
+) -> Float[Array, "*#s"]:
     """`P(X < h, Y < k)` for standard normal X, Y of correlation `ρ = cos(angle)`.
 
     **Arguments:** `h_beyond = (h − ρk)/q` and `k_beyond = (k − ρh)/q` with `q = sin(angle)`, which the caller can compute
@@ -24,7 +31,8 @@ def orthant_probability(
     """
     # where h and k have opposite signs (zero counts as positive) half a unit is missing from the sum of two T functions
     opposite = (h < 0) != (k < 0)
-    general = (ndtr(h) + ndtr(k)) / 2 - _owen(h, k_beyond) - _owen(k, h_beyond) - jnp.where(opposite, 0.5, 0.0)
+    owens = _owen(h, k_beyond) + _owen(k, h_beyond)
+    general = (normal_tails(h)[0] + normal_tails(k)[0]) / 2 - owens - jnp.where(opposite, 0.5, 0.0)
     # both zero: T's slopes are 0/0, and the quadrant has probability (π − angle)/2π
     return jnp.where((h == 0) & (k == 0), (jnp.pi - angle) / (2 * jnp.pi), general)
 
@@ -36,9 +44,9 @@ def _owen(h, ah):
     height, slope_height = jnp.abs(h), jnp.abs(ah)
     flat, tall = jnp.where(steep, slope_height, height), jnp.where(steep, height, slope_height)
     direct = _owen_flat(flat, tall)
-    p, q = ndtr(height), ndtr(slope_height)
+    (p, one_minus_p), (q, one_minus_q) = normal_tails(height), normal_tails(slope_height)
     # ½p + ½q − pq = ½[p(1 − q) + q(1 − p)]
-    reflected = (p * ndtr(-slope_height) + q * ndtr(-height)) / 2 - direct
+    reflected = (p * one_minus_q + q * one_minus_p) / 2 - direct
     size = jnp.where(steep, reflected, direct)
     # the sign of a; for h = 0 it is the sign of ah with h taken as +0
     negative = (ah < 0) != (h < 0)

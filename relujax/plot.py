@@ -5,26 +5,26 @@ import numpy as np
 from ._extras import extra
 
 # a palette that colour-blind readers can tell apart (Okabe and Ito 2008), the global minimum first
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-_ROWS = 14
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+_ROWS, _LINES = 14, 64
 
 
-def figure(width: float = 7.0, height: float = 4.2):
-    """An empty figure with one axes, laid out so that nothing is cut off and kept out of pyplot's memory."""
+def figure(width: float = 7.0, height: float = 4.2, *, rows: int = 1, columns: int = 1):
+    """An empty figure with one axes, or an array of them, laid out so that nothing is cut off and kept out of pyplot's memory."""
     figures = extra("matplotlib.figure", "plot")
     fig = figures.Figure(figsize=(width, height), layout="constrained")
     extra("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(fig)
-    return fig, fig.add_subplot()
+    return fig, fig.subplots(rows, columns)
 
 
 def loss_history(dataset, ax):
-    """Loss against log time, one line a start coloured by where it ends, with the levels of the most frequent ends."""
+    """Loss against log time of the first 64 starts, coloured by where they end, with the levels of the most frequent ends."""
     times, losses = dataset["time"].values, dataset["loss_history"].values
     shown = _most_frequent(dataset, 6)
-    floor = 1e-6 * np.nanmax(losses)
-    for start in range(len(losses)):
-        if np.all(np.isnan(losses[start])):
-            continue
+    losses = np.where(np.isfinite(losses), losses, np.nan)
+    floor = 1e-6 * np.nanmax(losses, initial=1e-300)
+    drawn = [start for start in range(min(len(losses), _LINES)) if not np.all(np.isnan(losses[start]))]
+    for start in drawn:
         point = int(dataset["point_of_start"].values[start])
         colour = _colour(shown, point)
         ax.plot(times, np.maximum(losses[start], floor / 100), color=colour, lw=0.7, alpha=0.6)
@@ -34,9 +34,10 @@ def loss_history(dataset, ax):
         ax.plot([], [], color=_colour(shown, point), lw=2, label=label)
         if level > floor:
             ax.axhline(level, color=_colour(shown, point), lw=0.8, ls=":")
-    ax.set(xscale="log", yscale="log", xlabel="gradient flow time", ylabel="loss", title="Loss along the flow")
-    ax.set_ylim(bottom=max(floor, 0.7 * np.nanmin(losses)))
-    ax.legend(title="ends at", fontsize=8, title_fontsize=8, loc="lower left", frameon=False)
+    ax.set(xscale="log", xlabel="gradient flow time", ylabel="loss", title=_title(dataset, f"loss along {len(drawn)} flows"))
+    _logarithmic(ax, "y", losses[drawn], floor)
+    if len(shown):
+        ax.legend(title="ends at", fontsize=8, title_fontsize=8, loc="lower left", framealpha=0.9, edgecolor="none")
     return ax
 
 
@@ -47,7 +48,7 @@ def end_points(dataset, ax):
     rate = 100 * dataset["count"].values[shown] / total
     low, high = (100 * dataset[name].values[shown] for name in ("rate_low", "rate_high"))
     position = np.arange(len(shown))
-    colours = [_COLOURS[0] if dataset["name"].values[i] == "global" else _COLOURS[1] for i in shown]
+    colours = [COLOURS[0] if dataset["name"].values[i] == "global" else COLOURS[1] for i in shown]
     bars = ax.barh(position, rate, color=colours, height=0.65)
     ax.errorbar(
         rate,
@@ -62,7 +63,7 @@ def end_points(dataset, ax):
         text = f"  loss {_shown_loss(float(dataset['loss'].values[point]), 6)}"
         ax.text(top, bar.get_y() + bar.get_height() / 2, text, va="center", fontsize=8)
     ax.set_yticks(position, [_label(dataset, point, isotropy=True) for point in shown], fontsize=8)
-    ax.set(xlabel=f"percentage of {total} starts, 95 % interval", title="Where the flows end")
+    ax.set(xlabel=f"percentage of {total} starts, 95 % interval", title=_title(dataset, "where the flows end"))
     ax.set_xlim(0, 1.32 * max(np.max(high, initial=0.0), 1e-9))
     ax.invert_yaxis()
     return ax
@@ -79,14 +80,14 @@ def spectra(dataset, ax):
         groups = multiplicities(values, 1e-7)
         x = np.array([value for value, _ in groups])
         area = np.array([count for _, count in groups])
-        ax.scatter(x, np.full(len(x), position), s=12 + 8 * area, color=_COLOURS[0], alpha=0.55, lw=0)
+        ax.scatter(x, np.full(len(x), position), s=12 + 8 * area, color=COLOURS[0], alpha=0.55, lw=0)
         negative = x < 0
-        ax.scatter(x[negative], np.full(negative.sum(), position), marker="x", color=_COLOURS[1], s=30)
+        ax.scatter(x[negative], np.full(negative.sum(), position), marker="x", color=COLOURS[1], s=30)
         positive = x[x > 1e-9 * max(np.max(x), 1e-300)]
         smallest, largest = min(smallest, np.min(positive, initial=np.inf)), max(largest, np.max(x, initial=0.0))
         lowest = min(lowest, np.min(x))
     ax.set_yticks(range(len(critical)), [_label(dataset, point) for point in critical], fontsize=8)
-    ax.set(xlabel="Hessian eigenvalue (area: multiplicity)", title="Hessian spectra at the end points")
+    ax.set(xlabel="Hessian eigenvalue (area: multiplicity)", title=_title(dataset, "Hessian spectra at the end points"))
     if not critical:
         ax.text(0.5, 0.5, "no end point is critical to 1e-8", transform=ax.transAxes, ha="center")
     elif lowest >= smallest:
@@ -103,7 +104,7 @@ def neurons_in_the_plane(dataset, ax, point: int = 0):
     """Two inputs: every neuron of one end point as the vector `|a| w`, coloured by the sign of a."""
     weights, amplitudes = dataset["weights"].values[point], dataset["amplitudes"].values[point]
     vectors = np.abs(amplitudes)[:, None] * weights
-    for sign, colour, label in ((1, _COLOURS[0], "a > 0"), (-1, _COLOURS[1], "a < 0")):
+    for sign, colour, label in ((1, COLOURS[0], "a > 0"), (-1, COLOURS[1], "a < 0")):
         some = vectors[np.sign(amplitudes) == sign]
         if len(some):
             ax.quiver(
@@ -112,7 +113,9 @@ def neurons_in_the_plane(dataset, ax, point: int = 0):
             )  # fmt: skip
     reach = 1.1 * np.max(np.abs(vectors), initial=1e-12)
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="|a| w₁", ylabel="|a| w₂")
-    ax.set_title(f"Neurons of {_label(dataset, point)}, loss {float(dataset['loss'].values[point]):.4g}")
+    ax.set_title(
+        f"{_title(dataset, f'neurons of {_label(dataset, point)}')},\nloss {_shown_loss(float(dataset['loss'].values[point]), 4)}"
+    )
     ax.legend(fontsize=8, loc="upper right")
     return ax
 
@@ -124,18 +127,18 @@ def fitted_function(dataset, inputs, targets, ax, point: int = 0):
     x = np.asarray(inputs)[:, 0]
     margin = 0.1 * (np.ptp(x) or 1.0)
     grid = np.linspace(x.min() - margin, x.max() + margin, 600)
-    ax.plot(grid, np.maximum(np.outer(grid, w) + b, 0) @ a, color=_COLOURS[0], label="network")
+    ax.plot(grid, np.maximum(np.outer(grid, w) + b, 0) @ a, color=COLOURS[0], label="network")
     ax.plot(x, targets, "o", color="black", ms=4, label="data")
     moving = w != 0
     kinks, strength = -b[moving] / w[moving], (a * np.hypot(w, b))[moving]
     inside = (kinks >= grid[0]) & (kinks <= grid[-1])
     twin = ax.twinx()
-    twin.plot(kinks[inside], strength[inside], "*", color=_COLOURS[1], alpha=0.7)
-    twin.set_ylabel("a |(w, b)| at the kink", color=_COLOURS[1])
+    twin.plot(kinks[inside], strength[inside], "*", color=COLOURS[1], alpha=0.7)
+    twin.set_ylabel("a |(w, b)| at the kink", color=COLOURS[1])
     ax.set(
         xlabel="x",
         ylabel="f(x)",
-        title=f"Fit of {_label(dataset, point)}, loss {float(dataset['loss'].values[point]):.4g}",
+        title=_title(dataset, f"fit of {_label(dataset, point)}") + f", loss {float(dataset['loss'].values[point]):.4g}",
     )
     ax.legend(fontsize=8, loc="best")
     return ax
@@ -144,19 +147,31 @@ def fitted_function(dataset, inputs, targets, ax, point: int = 0):
 def losses_against_gradient_norm(dataset, ax):
     """End loss against end gradient norm of every start, by how its flow stopped."""
     words = dataset["flow_status"].values
-    for colour, word in zip(_COLOURS, np.unique(words), strict=False):
+    x, y = (np.maximum(dataset[name].values, 1e-17) for name in ("end_gradient_norm", "end_loss"))
+    for colour, word in zip(COLOURS, np.unique(words), strict=False):
         these = words == word
-        x, y = dataset["end_gradient_norm"].values[these], dataset["end_loss"].values[these]
-        ax.plot(np.maximum(x, 1e-17), np.maximum(y, 1e-17), ".", color=colour, label=f"{word} ({these.sum()})", alpha=0.7)
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="gradient norm at the end",
-        ylabel="loss at the end",
-        title="Ends of all starts",
-    )
+        ax.plot(x[these], y[these], ".", color=colour, label=f"{word} ({these.sum()})", alpha=0.7)
+    ax.set(xlabel="gradient norm at the end", ylabel="loss at the end", title=_title(dataset, "ends of all starts"))
+    _logarithmic(ax, "x", x)
+    _logarithmic(ax, "y", y)
     ax.legend(fontsize=8)
     return ax
+
+
+def _logarithmic(ax, axis, values, floor=0.0):
+    """A logarithmic axis for values that span a decade, labelled at the decades only; a linear one for others."""
+    finite = values[np.isfinite(values) & (values > 0)]
+    if not finite.size or np.max(finite) < 10 * max(np.min(finite), floor):
+        return
+    getattr(ax, f"set_{axis}scale")("log")
+    getattr(ax, f"{axis}axis").set_minor_formatter(extra("matplotlib.ticker", "plot").NullFormatter())
+    if floor:
+        ax.set_ylim(bottom=max(floor, 0.7 * np.min(finite)))
+
+
+def _title(dataset, what):
+    """What a picture shows, after the setting that the dataset carries as its title."""
+    return f"{dataset.attrs['title']}: {what}" if "title" in dataset.attrs else what[0].upper() + what[1:]
 
 
 def _shown_loss(value, digits):
@@ -170,7 +185,7 @@ def _most_frequent(dataset, number):
 
 def _colour(shown, point):
     places = np.flatnonzero(shown == point)
-    return _COLOURS[places[0] % len(_COLOURS)] if places.size else "#BBBBBB"
+    return COLOURS[places[0] % len(COLOURS)] if places.size else "#BBBBBB"
 
 
 def _label(dataset, point, *, isotropy=False):

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .datasets import from_arrays
+from .datasets import from_arrays, read_npz
 from .loss import AbstractLoss
-from .network import TRAINABLE, ShallowReLU
-from .problems import orthonormal_teacher, teacher
+from .network import TRAINABLE, ShallowReLU, number_of_parameters
+from .problems import teacher
 
 _KNOWN = ("weights", "amplitudes", "biases", "teacher_weights", "teacher_amplitudes", "inputs", "targets", "train")
 
@@ -16,9 +16,9 @@ def load_point(path: str | Path) -> tuple[AbstractLoss, ShallowReLU]:
     """The network of an NPZ file, and the loss that the file describes.
 
     The file holds `weights` (m, d), and optionally `amplitudes` (m,), `biases` (m,), `train` (strings). The loss is over
-    data when it holds `inputs` and `targets`, else over Gaussian inputs with the teacher of `teacher_weights` and
-    `teacher_amplitudes`, or the orthonormal one with as many neurons as inputs. Without `amplitudes` they are 1 and only
-    the weights are trained; without `train`, otherwise, everything is.
+    data when it holds `inputs` and `targets`, else over Gaussian inputs. The teacher has the neurons `teacher_weights`, or one
+    along every input, and `teacher_amplitudes`, or 1. Without `amplitudes` they are 1 and only the weights are trained;
+    without `train`, otherwise, everything is.
 
     **Raises:** `ValueError` for arrays that are missing, unknown, not finite or of shapes that do not belong together;
     `FileNotFoundError` for a file that is not there.
@@ -33,18 +33,17 @@ def load_point(path: str | Path) -> tuple[AbstractLoss, ShallowReLU]:
         if array is not None and array.shape != (m,):
             raise ValueError(f"{path}: {name} have shape {array.shape} and weights {weights.shape}: shape {(m,)} is needed.")
     default = TRAINABLE if "amplitudes" in arrays else ("weights",)
-    train = tuple(str(name) for name in np.atleast_1d(arrays.get("train", np.array(default))))
-    return _loss(path, arrays, d), ShallowReLU(weights, amplitudes, biases, train=train)
+    train = tuple(np.atleast_1d(arrays.get("train", np.array(default))).astype(str).tolist())
+    net = ShallowReLU(weights, amplitudes, biases, train=train)
+    if number_of_parameters(net) == 0:
+        raise ValueError(f"{path}: train = {list(train)} leaves no parameter to move: name weights, biases or amplitudes.")
+    return _loss(path, arrays, d), net
 
 
 def _read(path):
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give an .npz file that holds at least weights.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, EOFError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is not an NPZ file of plain arrays: save it with numpy.savez.") from error
+    arrays = read_npz(path)
     unknown = [name for name in arrays if name not in _KNOWN]
     if "weights" not in arrays:
         raise ValueError(f"{path} holds {', '.join(arrays) or 'nothing'}: an array named weights is needed.")
@@ -57,14 +56,15 @@ def _loss(path, arrays, d):
     if ("inputs" in arrays) != ("targets" in arrays):
         present = "inputs" if "inputs" in arrays else "targets"
         raise ValueError(f"{path} holds {present} alone: a loss over data needs inputs and targets.")
+    teachers = [name for name in ("teacher_weights", "teacher_amplitudes") if name in arrays]
+    if "inputs" in arrays and teachers:
+        raise ValueError(f"{path} holds inputs and {teachers[0]}: a loss is either over data or against a teacher.")
     if "inputs" in arrays:
         data = from_arrays(arrays["inputs"], arrays["targets"], source=str(path))
         if data.inputs.shape[1] != d:
             raise ValueError(f"{path}: inputs have {data.inputs.shape[1]} columns and weights {d}: they must be equal.")
         return data.loss()
-    if "teacher_weights" not in arrays:
-        return orthonormal_teacher(d)
-    weights = _finite(path, arrays, "teacher_weights", 2)
+    weights = _finite(path, arrays, "teacher_weights", 2) if "teacher_weights" in arrays else np.eye(d)
     if weights.shape[1] != d:
         raise ValueError(f"{path}: teacher_weights have {weights.shape[1]} columns and weights {d}: they must be equal.")
     k = len(weights)

@@ -23,16 +23,30 @@ class Run:
 
     **Arguments:**
 
-    - `out`: the folder; without it the first free one of `command-001`, `command-002`, … in the current folder.
-    - `force`: replace a folder that holds an earlier run.
+    - `out`: the folder; without it the first free one of `prefix-001`, `prefix-002`, … in the current folder.
+    - `force`: replace the data, figures and summaries of the run that the folder holds; any other file in it stays.
+    - `resume`: go on with a folder that holds an unfinished run of the same command and arguments; `load` has its parts.
+    - `prefix`: the command unless said otherwise.
 
-    **Raises:** `ValueError` when `out` exists and is not an empty folder, unless `force` is given and it holds a run.
+    **Raises:** `ValueError` when `out` exists and is not an empty folder, unless `force` is given and it holds a run, or it is
+    resumed; and when no folder can be made there.
     """
 
-    def __init__(self, command: str, arguments: dict[str, Any], *, out: str | Path | None = None, force: bool = False):
-        self.path = _fresh_folder(command) if out is None else Path(out)
+    def __init__(
+        self,
+        command: str,
+        arguments: dict[str, Any],
+        *,
+        out: str | Path | None = None,
+        force: bool = False,
+        resume: bool = False,
+        prefix: str | None = None,
+    ):
+        self.path = _fresh_folder(prefix or command) if out is None else Path(out)
         self.settings = {"command": command, "arguments": arguments, "finished": False, **_environment()}
-        self._replace = _check_target(self.path, force)
+        _check_writable(self.path)
+        resumes = resume and not force and _is_unfinished(self.path, command, arguments)
+        self._replace = False if resumes else _check_target(self.path, force)
 
     def save(self, part: str, dataset) -> None:
         """Write one part as a zarr group, with the settings of the run in its attributes."""
@@ -42,14 +56,27 @@ class Run:
         shutil.rmtree(temporary, ignore_errors=True)
         # strings of variable length have no agreed encoding in zarr 3 and would warn
         _without_fixed_strings(stamped).to_zarr(temporary, mode="w", zarr_format=2, consolidated=True)
-        target.parent.mkdir(exist_ok=True)
+        if not target.parent.exists():
+            target.parent.mkdir()
+            write_json(target.parent / ".zgroup", {"zarr_format": 2})
         os.replace(temporary, target)
 
+    def load(self, part: str):
+        """A part that an unfinished run has left, or None."""
+        source = self.path / _DATA / part
+        if self._replace or not source.is_dir():
+            return None
+        return _read_part(self.path, source)
+
     def save_figure(self, name: str, figure) -> Path:
-        """Write a matplotlib figure as `name.png`."""
+        """Write a matplotlib figure as `name.png`, an animation as `name.gif`."""
         self._open()
-        path = self.path / f"{name}.png"
-        figure.savefig(path, dpi=150)
+        if hasattr(figure, "savefig"):
+            path = self.path / f"{name}.png"
+            _whole(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
+        else:
+            path = self.path / f"{name}.gif"
+            figure.save(path, writer="pillow", dpi=100)
         return path
 
     def finish(self, summary: Any) -> None:
@@ -61,7 +88,7 @@ class Run:
 
     def _open(self):
         if self._replace:
-            shutil.rmtree(self.path)
+            _remove_run(self.path)
             self._replace = False
         if not (self.path / _SETTINGS).exists():
             self.path.mkdir(parents=True, exist_ok=True)
@@ -73,42 +100,84 @@ def open_run(path: str | Path) -> dict[str, Any]:
 
     **Raises:** `FileNotFoundError` when there is no such folder, `ValueError` when it is not a run or cannot be read.
     """
-    xarray = extra("xarray", "io")
-    extra("zarr", "io")
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is not a folder: give the folder that a relujax command wrote.")
-    try:
-        settings = json.loads((path / _SETTINGS).read_text())
-        settings["command"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no run of relujax: give the folder that a relujax command wrote.") from error
+    if _read_settings(path) is None:
+        raise ValueError(f"{path} holds no run of relujax: give the folder that a relujax command wrote.")
     parts = sorted((path / _DATA).iterdir()) if (path / _DATA).is_dir() else []
-    try:
-        return {part.name: xarray.open_zarr(part, consolidated=True).load() for part in parts}
-    except Exception as error:
-        raise ValueError(f"the data in {path} cannot be read ({type(error).__name__}): run the command again.") from error
+    return {part.name: _read_part(path, part) for part in parts if part.is_dir()}
 
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write JSON, whole or not at all."""
-    path = Path(path)
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    _whole(Path(path), lambda temporary: temporary.write_text(text))
+
+
+def _whole(path, write):
+    """Let `write` fill a file beside `path`, and move it there."""
     temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_part(path, part):
+    xarray = extra("xarray", "io")
+    extra("zarr", "io")
+    try:
+        return xarray.open_zarr(part, consolidated=True).load()
+    except Exception as error:
+        raise ValueError(f"the data in {path} cannot be read ({type(error).__name__}): run the command again.") from error
+
+
+def _read_settings(path):
+    """The settings of the run that a folder holds; None when it holds none, or a `settings.json` of something else."""
+    try:
+        settings = json.loads((path / _SETTINGS).read_text())
+        settings["versions"]["relujax"], settings["command"], settings["arguments"], settings["finished"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return settings
+
+
+def _is_unfinished(path, command, arguments):
+    settings = _read_settings(path)
+    if settings is None:
+        return False
+    same = settings["command"] == command and settings["arguments"] == json.loads(json.dumps(arguments))
+    return same and not settings["finished"]
 
 
 def _check_target(path, force):
-    """Whether the folder is an earlier run that is to be replaced; raises for anything else that is in the way."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    """Whether the folder holds an earlier run that is to be replaced; raises for anything else that is in the way."""
+    if not path.exists() or not any(path.iterdir()):
         return False
-    if not path.is_dir():
-        raise ValueError(f"{path} is a file: give --out a folder.")
-    if not (path / _SETTINGS).exists():
+    if _read_settings(path) is None:
         raise ValueError(f"{path} exists and holds no run of relujax: give --out another folder.")
     if not force:
         raise ValueError(f"{path} already holds a run: give --out another folder, or --force to replace it.")
     return True
+
+
+def _check_writable(path):
+    """Raise unless the folder is there, or can be made, and can be written to."""
+    there = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there if there != path.absolute() else path} is a file: give --out a folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{there} cannot be written to: give --out a folder elsewhere.")
+
+
+def _remove_run(path):
+    """Remove what a run writes, the settings last, so that what an interrupt leaves is still known as a run."""
+    shutil.rmtree(path / _DATA, ignore_errors=True)
+    for pattern in ("*.png", "*.gif", "summary.json", ".*.writing", _SETTINGS):
+        for file in path.glob(pattern):
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
 
 
 def _fresh_folder(command):

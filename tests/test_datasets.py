@@ -43,8 +43,8 @@ def test_npz(tmp_path):
 def test_bundled_sets_are_standardised_and_say_so(name):
     pytest.importorskip("sklearn")
     data = load(name)
-    np.testing.assert_allclose(data.inputs.mean(axis=0), 0, atol=1e-12)
-    np.testing.assert_allclose(data.inputs.std(axis=0), 1, atol=1e-12)
+    np.testing.assert_allclose(data.inputs.mean(axis=0), 0, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(data.inputs.std(axis=0), 1, rtol=0, atol=1e-12)
     assert "standardised" in data.description
     assert data.inputs.shape == {"breast-cancer": (569, 30), "diabetes": (442, 10)}[name]
 
@@ -59,6 +59,9 @@ def test_bundled_sets_are_standardised_and_say_so(name):
         ("", "is empty"),
         ("a,b\n", "no data"),
         ("1\n2\n", "1 column"),
+        ("1;2\n3;4\n", "separated by commas"),
+        ("1_0,2\n", "holds '1_0'"),
+        ("1,1e200\n", "square overflows"),
         ("1,2\n3,\n", "line 2, column 2, holds ''"),
         (b"\xff\xfe1,2", "UTF-8"),
     ],
@@ -79,7 +82,7 @@ def test_csv_refusals_name_the_place(tmp_path, text, message):
         ({"inputs": np.ones((2, 2)), "targets": np.ones(3)}, "shape \\(3,\\)"),
         ({"inputs": np.array([["a", "b"]]), "targets": np.ones(1)}, "numbers are needed"),
         ({"inputs": np.array([[1.0, np.inf]]), "targets": np.ones(1)}, "hold inf at \\(0, 1\\)"),
-        ({"inputs": np.array([[{}]], dtype=object), "targets": np.ones(1)}, "plain NPZ"),
+        ({"inputs": np.array([[{}]], dtype=object), "targets": np.ones(1)}, "plain arrays"),
     ],
 )
 def test_npz_refusals(tmp_path, arrays, message):
@@ -98,6 +101,12 @@ def test_other_refusals(tmp_path):
         load(tmp_path)
     with pytest.raises(ValueError, match="NPZ"):
         load(write(tmp_path, "no archive", "data.npz"))
+    np.savez(tmp_path / "whole.npz", inputs=np.ones((2, 2)), targets=np.ones(2))
+    np.save(tmp_path / "array.npy", np.ones(2))
+    for damaged in ((tmp_path / "whole.npz").read_bytes()[:200], (tmp_path / "array.npy").read_bytes()):
+        for read in (load, load_point):
+            with pytest.raises(ValueError, match=r"data\.npz cannot be read as an NPZ file"):
+                read(write(tmp_path, damaged, "data.npz"))
 
 
 def test_a_point_with_everything(tmp_path):
@@ -131,6 +140,10 @@ def test_a_bare_point_has_unit_amplitudes_and_the_orthonormal_teacher(tmp_path):
         ({"weights": np.eye(2), "teacher_weights": np.ones((1, 3))}, "3 columns"),
         ({"weights": np.array([[np.nan, 1.0]])}, "hold nan"),
         ({"weights": np.eye(2), "train": ["weight"]}, "train names 'weight'"),
+        ({"weights": np.eye(2), "train": ["biases"]}, "leaves no parameter"),
+        ({"weights": np.eye(2), "train": np.zeros(0, str)}, "leaves no parameter"),
+        ({"weights": np.eye(2), "teacher_amplitudes": np.ones(3)}, "teacher_amplitudes have shape"),
+        ({"weights": np.eye(2), "teacher_weights": np.eye(2), "inputs": np.eye(2), "targets": np.ones(2)}, "either over data"),
     ],
 )
 def test_point_refusals(tmp_path, arrays, message):

@@ -1,10 +1,12 @@
 """The network: what it computes, how its parameters are ordered, what is read off it."""
 
-import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+pytest.importorskip("hypothesis")
+import hypothesis.strategies as st
 from hypothesis import given
 
 import relujax as rj

@@ -21,9 +21,9 @@ MODULES = sorted(m.name for m in pkgutil.walk_packages([str(ROOT)], "relujax.") 
 FLOORS = [
     ["_extras", "_precision", "_status", "parallel"],
     ["network"],
-    ["arccos", "orthant", "initialise", "fixed_space"],
-    ["biased_arccos"],
-    ["loss"],
+    ["arccos", "orthant", "initialise"],
+    ["biased_arccos", "reduced_loss"],
+    ["loss", "fixed_space"],
     ["problems", "datasets"],
     ["points"],
     ["flow", "hessian"],
@@ -31,6 +31,7 @@ FLOORS = [
     ["symmetry"],
     ["census"],
     ["report", "runs", "plot"],
+    ["studies"],
     ["cli"],
     ["__main__"],
 ]

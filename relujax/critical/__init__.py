@@ -2,7 +2,9 @@
 
 from .descend import EndPoints as EndPoints, descend as descend
 from .matching import Distinct as Distinct, distinct as distinct
-from .polish import Polished as Polished, PolishStatus as PolishStatus, polish as polish, polish_minima as polish_minima
+from .newton import polish_minima as polish_minima
+from .polish import Polished as Polished, PolishStatus as PolishStatus, polish as polish
+from .taylor import losses as losses
 from .verdict import (
     PointStatus as PointStatus,
     Verdict as Verdict,

@@ -1,14 +1,17 @@
 """Which end points are the same up to a permutation of neurons, and of teacher neurons where these are interchangeable."""
 
+import math
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
 from ..loss import AbstractLoss, PopulationLoss
 from ..network import ShallowReLU, hidden_vectors, take
+from .taylor import losses
 
 
 class Distinct(NamedTuple):
@@ -18,8 +21,8 @@ class Distinct(NamedTuple):
     representative: Int[np.ndarray, " s"]
 
 
-def distinct(loss: AbstractLoss, nets: ShallowReLU, losses: Float[np.ndarray, " B"], *, tolerance: float = 1e-6) -> Distinct:
-    """Group the networks of a stack that are equal, within `tolerance` an entry, up to a permutation.
+def distinct(loss: AbstractLoss, nets: ShallowReLU, values: Float[np.ndarray, " B"], *, tolerance: float = 1e-6) -> Distinct:
+    """Group the networks of a stack, whose losses are `values`, that are equal, within `tolerance` an entry, up to a permutation.
 
     Neurons may always be permuted; where the teacher is orthonormal with equal amplitudes, the teacher's neurons may be too.
     Networks are compared in the coordinates of the teacher. Candidates have losses within `tolerance²` and equal sorted
@@ -28,10 +31,10 @@ def distinct(loss: AbstractLoss, nets: ShallowReLU, losses: Float[np.ndarray, " 
     function, though with more students than teachers they form a continuum.
     """
     points = coordinates(loss, nets)
-    zero = np.abs(losses) <= 1e-14 * float(loss(jax.tree.map(np.zeros_like, take(nets, 0)))) if len(losses) else losses
-    both_sides = has_interchangeable_teacher(loss)
-    order = np.argsort(losses, kind="stable")
-    label = np.full(len(losses), -1)
+    zero = np.abs(values) <= 1e-14 * losses(loss, jax.tree.map(np.zeros_like, take(nets, slice(0, 1)))).sum()
+    teachers = interchangeable_teachers(loss)
+    order = np.argsort(values, kind="stable")
+    label = np.full(len(values), -1)
     representatives: list[int] = []
     signatures = np.sort(points.reshape(len(points), -1), axis=1)
     for i in order:
@@ -40,10 +43,10 @@ def distinct(loss: AbstractLoss, nets: ShallowReLU, losses: Float[np.ndarray, " 
             if zero[i] and zero[j]:
                 label[i] = number
                 break
-            if losses[i] - losses[j] > max(tolerance**2, 1e-9 * abs(losses[i])):
+            if values[i] - values[j] > max(tolerance**2, 1e-9 * abs(values[i])):
                 break
             near = np.max(np.abs(signatures[i] - signatures[j]), initial=0.0) <= tolerance
-            if near and distance_between(points[i], points[j], both_sides=both_sides) <= tolerance:
+            if near and distance_between(points[i], points[j], teachers=teachers) <= tolerance:
                 label[i] = number
                 break
         if label[i] < 0:
@@ -52,32 +55,52 @@ def distinct(loss: AbstractLoss, nets: ShallowReLU, losses: Float[np.ndarray, " 
     return Distinct(label, np.array(representatives, int))
 
 
-def distance_between(left: Float[np.ndarray, "m c"], right: Float[np.ndarray, "m c"], *, both_sides: bool) -> float:
-    """The largest difference of an entry after aligning the rows, or rows and the first columns together, by assignment.
+def distance_between(left: Float[np.ndarray, "m c"], right: Float[np.ndarray, "m c"], *, teachers: int) -> float:
+    """The largest difference of an entry after `align`: an upper bound of the smallest over all permutations."""
+    rows, columns = align(left, right, teachers=teachers)
+    return float(np.max(np.abs(left[rows][:, columns] - right), initial=0.0))
 
-    An upper bound of the smallest over all permutations, and that smallest one where rows can be told apart or are
-    interchangeable.
+
+def align(
+    left: Float[np.ndarray, "m c"], right: Float[np.ndarray, "m c"], *, teachers: int
+) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " c"]]:
+    """Permutations of rows and of the first `teachers` columns that bring `left[rows][:, columns]` close to `right`.
+
+    Rows are paired with columns by their largest entries, pairs matched by what a permutation cannot change about them, and
+    rows and columns then assigned in turn. Exact where rows can be told apart or are interchangeable.
     """
-    if not both_sides:
-        rows, columns = linear_sum_assignment(np.linalg.norm(left[:, None] - right, axis=-1))
-        return float(np.max(np.abs(left[rows] - right[columns]), initial=0.0))
-    left, right = (to_diagonal(matrix) for matrix in (left, right))
-    k = min(left.shape)
-    cost = np.linalg.norm(_features(left)[:, None] - _features(right), axis=-1)
-    best = np.inf
+    columns = np.arange(left.shape[1])
+    if teachers:
+        columns[:teachers] = _match_columns(left, right, teachers)
+    best, found = math.inf, (np.arange(len(left)), columns)
     for _ in range(4):
-        # row j of the right matrix is played by row order[j] of the left one, and likewise for the paired columns
-        _, order = linear_sum_assignment(cost[:k, :k].T)
-        extra = np.arange(k, len(left))
-        moved = left[np.concatenate([order, extra])]
-        moved = np.concatenate([moved[:, order], moved[:, k:]], axis=1)
-        if len(extra):
-            _, tail = linear_sum_assignment(np.linalg.norm(right[k:, None] - moved[k:], axis=-1))
-            moved = np.concatenate([moved[:k], moved[k:][tail]])
-        best = min(best, float(np.max(np.abs(moved - right))))
-        aligned = np.concatenate([left[:k][:, order], left[:k, k:]], axis=1)
-        cost = np.linalg.norm(aligned[:, None] - right[:k], axis=-1)
-    return best
+        _, rows = linear_sum_assignment(cdist(right, left[:, columns]))
+        if teachers:
+            _, columns[:teachers] = linear_sum_assignment(cdist(right[:, :teachers].T, left[rows][:, :teachers].T))
+        gap = float(np.linalg.norm(left[rows][:, columns] - right))
+        if not gap < best:
+            break
+        best, found = gap, (rows, columns.copy())
+        if not teachers or gap == 0:
+            break
+    return found
+
+
+def _match_columns(left, right, teachers):
+    """Which column of `left` plays each teacher's column of `right`, from the pairs of `pair_up`."""
+    pairs = [pair_up(matrix[:, :teachers]) for matrix in (left, right)]
+    features = [_features(matrix, teachers, *pair) for matrix, pair in zip((left, right), pairs, strict=True)]
+    _, order = linear_sum_assignment(cdist(features[1], features[0]))
+    columns = np.empty(teachers, int)
+    columns[pairs[1][1]] = pairs[0][1][order]
+    rest = [np.setdiff1d(np.arange(teachers), pair[1]) for pair in pairs]
+    columns[rest[1]] = rest[0]
+    return columns
+
+
+def pair_up(matrix: Float[np.ndarray, "m k"]) -> tuple[Int[np.ndarray, " q"], Int[np.ndarray, " q"]]:
+    """Rows and columns paired, as many as there can be, so that the entries of the pairs are largest in all."""
+    return linear_sum_assignment(-np.abs(matrix))
 
 
 def to_diagonal(matrix: Float[np.ndarray, "m c"]) -> Float[np.ndarray, "m c"]:
@@ -115,6 +138,11 @@ def coordinates(loss: AbstractLoss, nets: ShallowReLU) -> Float[np.ndarray, "B m
     return np.concatenate([size * hidden, np.sign(nets.amplitudes)[..., None]], axis=-1)
 
 
+def interchangeable_teachers(loss: AbstractLoss) -> int:
+    """The number of teacher neurons if they may be permuted, else 0."""
+    return loss.teacher.width if isinstance(loss, PopulationLoss) and has_interchangeable_teacher(loss) else 0
+
+
 def has_interchangeable_teacher(loss: AbstractLoss) -> bool:
     """Whether the teacher's neurons are orthonormal, of equal amplitude and bias, so that they may be permuted."""
     if not isinstance(loss, PopulationLoss):
@@ -126,9 +154,8 @@ def has_interchangeable_teacher(loss: AbstractLoss) -> bool:
     return bool(orthonormal and equal and (teacher.biases is None or np.ptp(np.asarray(teacher.biases)) == 0))
 
 
-def _features(matrix):
-    """What a permutation cannot change about each diagonal position: its entry, its sorted row and its sorted column."""
-    k = min(matrix.shape)
-    square = matrix[:k, :k]
-    rows, columns = np.sort(square, axis=1), np.sort(square, axis=0).T
-    return np.concatenate([np.diag(square)[:, None], rows, columns, np.sort(matrix[:k, k:], axis=1)], axis=1)
+def _features(matrix, teachers, rows, columns):
+    """What a permutation cannot change about each pair: its entry, its sorted row and column, and what is not permuted."""
+    inside = matrix[:, :teachers]
+    parts = [inside[rows, columns][:, None], np.sort(inside[rows], axis=1), np.sort(inside[:, columns].T, axis=1)]
+    return np.concatenate([*parts, matrix[rows, teachers:]], axis=1)

@@ -13,7 +13,7 @@ from ..network import RealArray, ShallowReLU, is_stacked, ravel, unravel
 from ..parallel import Progress, chunk_size, map_chunks, map_first
 
 _ITERATIONS = 60
-_WAYPOINTS = (0.0, 1 / 3, 2 / 3, 1.0)
+WAYPOINTS = (0.0, 1 / 3, 2 / 3, 1.0)
 
 
 class PolishStatus(Status):
@@ -74,33 +74,21 @@ def polish(loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1e-13, p
         one = polish(loss, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], nets), tolerance=tolerance)
         first = jax.tree.map(lambda leaf: np.asarray(leaf[0]), one)
         return Polished(first.networks, first.gradient_norms, first.distances, status=PolishStatus(int(first.status)))
-    return _polish_stack(loss, nets, tolerance, progress, only_minima=False)
 
-
-def polish_minima(loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1e-13) -> Polished:
-    """`polish` of a stack for points that may be near a minimum: `STALLED` where the Hessian is not positive definite.
-
-    A network that ends as `CONVERGED` lies with its start in a region where the Hessian is positive definite along the
-    segment between them, and the gradient flow from that start ends there too.
-    """
-    require_x64("polish_minima", nets)
-    return _polish_stack(loss, nets, tolerance, None, only_minima=True)
-
-
-def _polish_stack(loss, nets, tolerance, progress, *, only_minima):
     def run(part, count):
-        return _polish_chunk(loss, part, count, jnp.asarray(tolerance), only_minima)
+        return _polish_chunk(loss, part, count, jnp.asarray(tolerance))
 
     chunk = chunk_size(nets.weights.shape[0])
     return Polished(*map_chunks(run, jax.tree.map(np.asarray, nets), chunk=chunk, progress=progress))
 
 
 @eqx.filter_jit
-def _polish_chunk(loss, nets, count, tolerance, only_minima):
-    return map_first(lambda net: _polish_one(loss, net, tolerance, only_minima), nets, count)
+def _polish_chunk(loss, nets, count, tolerance):
+    # one after another: the branches of a conditional are then taken, not both computed
+    return map_first(lambda net: _polish_one(loss, net, tolerance), nets, count)
 
 
-def _polish_one(loss, net, tolerance, only_minima):
+def _polish_one(loss, net, tolerance):
     start = ravel(net)
 
     def gradient(state):
@@ -111,7 +99,7 @@ def _polish_one(loss, net, tolerance, only_minima):
 
     def advance(carry):
         state, force, norm, count, _ = carry
-        step = _definite_step(hessian(state), force) if only_minima else newton_step(hessian(state), force)
+        step = newton_step(hessian(state), force)
 
         def shorten(trial):
             fraction, _, _, _ = trial
@@ -133,14 +121,15 @@ def _polish_one(loss, net, tolerance, only_minima):
         lambda carry: (carry[2] > tolerance) & (carry[3] < _ITERATIONS) & carry[4], advance, first
     )
     distance = jnp.linalg.norm(state - start)
-    kept = (_is_definite_along if only_minima else _same_signature)(hessian, start, state, distance)
+    kept = _same_signature(hessian, start, state, distance)
     status = jnp.where(kept, PolishStatus.CONVERGED, PolishStatus.BASIN_CHANGED)
     return unravel(net, state), norm, distance, jnp.where(norm <= tolerance, status, PolishStatus.STALLED)
 
 
 def newton_step(hessian: Float[Array, "p p"], gradient: Float[Array, " p"]) -> Float[Array, " p"]:
     """`−H⁻¹∇L` when H is positive definite, else the minimum-norm solution over the eigenvalues above rounding."""
-    step = _definite_step(hessian, gradient)
+    # not a number where the Hessian is not positive definite
+    step = -jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(hessian), True), gradient)
 
     def general():
         values, vectors = jnp.linalg.eigh(hessian)
@@ -148,11 +137,6 @@ def newton_step(hessian: Float[Array, "p p"], gradient: Float[Array, " p"]) -> F
         return -vectors @ jnp.where(seen, (vectors.T @ gradient) / jnp.where(seen, values, 1.0), 0.0)
 
     return jax.lax.cond(jnp.all(jnp.isfinite(step)), lambda: step, general)
-
-
-def _definite_step(hessian, gradient):
-    """Newton's step by Cholesky; not a number where the Hessian is not positive definite."""
-    return -jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(hessian), True), gradient)
 
 
 def _same_signature(hessian, start, end, distance):
@@ -169,13 +153,13 @@ def _same_signature(hessian, start, end, distance):
 
     def indefinite():
         short = distance <= 0.1 * jnp.linalg.norm(start)
-        return short & jnp.all(jnp.diff(jax.lax.map(index, jnp.array(_WAYPOINTS))) == 0)
+        return short & jnp.all(jnp.diff(jax.lax.map(index, jnp.array(WAYPOINTS))) == 0)
 
-    return jax.lax.cond(_is_definite_along(hessian, start, end, distance), lambda: jnp.asarray(True), indefinite)
+    return jax.lax.cond(_is_definite_along(hessian, start, end), lambda: jnp.asarray(True), indefinite)
 
 
-def _is_definite_along(hessian, start, end, distance):
+def _is_definite_along(hessian, start, end):
     def is_definite(t):
         return jnp.all(jnp.isfinite(jnp.linalg.cholesky(hessian(start + t * (end - start)))))
 
-    return jnp.all(jax.lax.map(is_definite, jnp.array(_WAYPOINTS)))
+    return jnp.all(jax.lax.map(is_definite, jnp.array(WAYPOINTS)))

@@ -21,6 +21,7 @@ from ..network import (
     take,
 )
 from .kinks import kink_conditions
+from .taylor import taylor
 
 
 class PointStatus(Status):
@@ -113,8 +114,8 @@ def classify(loss: AbstractLoss, nets: ShallowReLU, *, gradient_tolerance: float
 
 
 def _classify_one(loss, net, gradient_tolerance, null_tolerance):
-    value, gradient, matrix = _value_gradient_hessian(loss, net)
-    matrix, norm = np.asarray(matrix), float(jnp.linalg.norm(gradient))
+    value, gradient, hessian = taylor(loss, net)
+    matrix, norm = np.asarray(hessian), float(jnp.linalg.norm(gradient))
     finite = all(np.all(np.isfinite(array)) for array in (matrix, norm, *jax.tree.leaves(net)))
     kinks = kink_conditions(loss, net) if isinstance(loss, EmpiricalLoss) and finite else None
     if kinks is not None:
@@ -148,11 +149,6 @@ def _status_at_kinks(status, kinks, tolerance):
     if kinks.descent > tolerance:
         return PointStatus.DESCENT_POINT
     return PointStatus.KINK_MINIMUM if status == PointStatus.MINIMUM else status
-
-
-@eqx.filter_jit
-def _value_gradient_hessian(loss, net):
-    return loss(net), ravel(loss.gradient(net)), loss.hessian(net)
 
 
 def _status(loss, net, value, norm, values, index, unexplained, tolerance):

@@ -1,8 +1,9 @@
 """Hessians and their spectra."""
 
-from .dense import eigenvalues as eigenvalues, hessian as hessian
+from .dense import dense_eigenvalues as dense_eigenvalues, hessian as hessian
 from .enclosures import Enclosure as Enclosure, enclose as enclose, is_positive_definite as is_positive_definite
 from .reduced import reduced_eigenvalues as reduced_eigenvalues, reduced_size as reduced_size
+from .solver import eigenvalues as eigenvalues
 from .spectrum import (
     ALMOST_EVERYWHERE as ALMOST_EVERYWHERE,
     Inertia as Inertia,

@@ -2,13 +2,16 @@
 
 from typing import Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..loss import AbstractLoss, EmpiricalLoss, assemble
-from ..network import RealArray, ShallowReLU, hidden_vectors, is_stacked, preactivations, ravel, unravel
+from ..loss import AbstractLoss, EmpiricalLoss
+from ..network import ShallowReLU, is_stacked, number_of_parameters, ravel, take, unravel
+from .pairs import pair_hessian, suits_pairs
+from .solver import eigenvalues, one_blas_thread
 
 Mode = Literal["auto", "closed", "pair", "ad"]
 
@@ -18,13 +21,15 @@ def hessian(loss: AbstractLoss, net: ShallowReLU, mode: Mode = "auto") -> Float[
 
     **Arguments:**
 
-    - `mode`: `"closed"` is `loss.hessian`. `"pair"`, for an empirical loss, is one product of (pairs of neurons x data) with
-      (data x pairs of inputs), a quarter of the work of the Gauss–Newton product; `"auto"` takes it from 300 data on.
-      `"ad"` is `jax.hessian` of the loss, for comparison.
+    - `mode`: `"closed"` is `loss.hessian`, for an empirical loss the Gauss–Newton product. `"pair"`, for an empirical loss,
+      is one product of (pairs of neurons x data) with (data x pairs of inputs), a quarter of its work. `"auto"` takes the
+      faster one by size. `"ad"` is `jax.hessian` of the loss, for comparison.
 
     Of an empirical loss this is the almost-everywhere Hessian: it does not see the curvature on the kinks of the sample, and
     it does not tend to the Hessian of the population loss as data are added. At a saddle of the population loss it can have
-    no negative eigenvalue at all.
+    no negative eigenvalue at all (`boundary_term` estimates what is missing).
+
+    Networks may hold NumPy or JAX arrays, and the call may stand inside `jax.jit`.
 
     **Raises:** `ValueError` for an unknown mode, and for `"pair"` on a loss that is not empirical.
 
@@ -36,74 +41,59 @@ def hessian(loss: AbstractLoss, net: ShallowReLU, mode: Mode = "auto") -> Float[
 
     ```
     """
-    form = _form(loss, mode)
-    if not is_stacked(net):
-        return form(loss, net)
-    # a batch of intermediates would leave the cache of a CPU: one network at a time is several times faster there
-    batch = 1 if jax.default_backend() == "cpu" else min(len(net.weights), 256)
-    return jax.lax.map(lambda one: form(loss, one), jax.tree.map(jnp.asarray, net), batch_size=batch)
-
-
-def _form(loss, mode):
     if mode not in ("auto", "closed", "pair", "ad"):
         raise ValueError(f"mode is {mode!r}: choose among auto, closed, pair and ad.")
     if mode == "pair" and not isinstance(loss, EmpiricalLoss):
         raise ValueError(f"mode 'pair' is a form of the empirical loss and this is {type(loss).__name__}: choose 'closed'.")
+    net = jax.tree.map(jnp.asarray, net)
+    if not is_stacked(net):
+        return _one(loss, net, mode)
+    return jax.lax.map(lambda one: _one(loss, one, mode), net, batch_size=_together(net))
+
+
+def _one(loss, net, mode):
     if mode == "ad":
-        return _by_differentiation
-    if mode == "pair" or (mode == "auto" and isinstance(loss, EmpiricalLoss) and loss.targets.shape[0] >= 300):
-        return _by_pairs
-    return lambda loss, net: loss.hessian(net)
+        return jax.hessian(lambda vector: loss(unravel(net, vector)))(ravel(net))
+    if mode == "pair" or (mode == "auto" and isinstance(loss, EmpiricalLoss) and suits_pairs(loss, net)):
+        return pair_hessian(loss, net)
+    return loss.hessian(net)
 
 
-def _by_differentiation(loss, net):
-    return jax.hessian(lambda vector: loss(unravel(net, vector)))(ravel(net))
+def _together(nets):
+    """How many networks are one batched operation: on a CPU a batch of intermediates would leave the cache."""
+    if jax.default_backend() == "cpu":
+        return 1
+    return int(np.clip(2**25 // number_of_parameters(nets) ** 2, 1, len(nets.weights)))
 
 
-def _by_pairs(loss, net):
-    """With K[jk, ab] = Σ_i c_i s_ij s_ik x_ia x_ib, symmetric in both pairs, every block is a contraction of K."""
-    inputs = jnp.asarray(loss.inputs)
-    if net.biases is not None:
-        inputs = jnp.concatenate([inputs, jnp.ones((len(inputs), 1), inputs.dtype)], axis=1)
-    m, q = net.width, inputs.shape[1]
-    curvature = loss.criterion.curvature(loss.outputs(net), loss.targets) / len(inputs)
-    active = (preactivations(net, loss.inputs) > 0).astype(inputs.dtype)
-    (left, right), (first, second) = np.triu_indices(m), np.triu_indices(q)
-    compact = (active[:, left] * active[:, right]).T @ (curvature[:, None] * inputs[:, first] * inputs[:, second])
-    moments = compact[_pair_number(m)][:, :, _pair_number(q)]  # (m, m, q, q)
-    gain = jnp.asarray(net.amplitudes)
-    hidden = jnp.swapaxes(gain[:, None, None, None] * gain[:, None, None] * moments, 1, 2)
-    if "amplitudes" not in net.trained:
-        return assemble(net, hidden, None, None)
-    vectors = hidden_vectors(net)
-    projected = jnp.einsum("jkab,kb->jak", moments, vectors)
-    outer = jnp.einsum("jak,ja->jk", projected, vectors)
-    cross = gain[:, None, None] * projected
-    cross = cross.at[jnp.arange(m), :, jnp.arange(m)].add(loss.neuron_correlations(net))
-    return assemble(net, hidden, cross, outer)
+def dense_eigenvalues(loss: AbstractLoss, nets: ShallowReLU, mode: Mode = "auto") -> Float[np.ndarray, "*batch p"]:
+    """All eigenvalues of the Hessian, ascending, of a network or of every network of a stack.
 
-
-def _pair_number(size):
-    """The position of pair (i, j), in either order, in the list that `np.triu_indices(size)` makes."""
-    number = np.zeros((size, size), int)
-    rows, columns = np.triu_indices(size)
-    number[rows, columns] = number[columns, rows] = np.arange(len(rows))
-    return number
-
-
-def eigenvalues(matrices: Float[RealArray, "*batch p p"]) -> Float[np.ndarray, "*batch p"]:
-    """The eigenvalues of symmetric matrices, ascending, without eigenvectors.
-
-    On a CPU this calls LAPACK's routine for eigenvalues alone: `jnp.linalg.eigvalsh` computes the vectors as well and drops
-    them, which takes about twice as long. Not for use inside `jax.jit`.
+    Hessians are made and used up 64 MB at a time (1 GB on an accelerator), so that thousands of networks need no more memory
+    than a few. Not for use inside `jax.jit`.
 
     ```python
-    >>> import numpy as np
-    >>> eigenvalues(np.diag([2.0, 1.0])).tolist()
-    [1.0, 2.0]
+    >>> import jax.numpy as jnp, relujax as rj
+    >>> loss = rj.EmpiricalLoss(jnp.array([[1.0]]), jnp.array([1.0]))
+    >>> dense_eigenvalues(loss, rj.ShallowReLU(jnp.ones((1, 1)), jnp.ones(1))).round(15).tolist()
+    [0.0, 2.0]
 
     ```
     """
-    if jax.default_backend() == "cpu":
-        return np.linalg.eigvalsh(np.asarray(matrices))
-    return np.asarray(jnp.linalg.eigvalsh(jnp.asarray(matrices)))
+    if not is_stacked(nets):
+        return eigenvalues(_hessians(loss, nets, mode))
+    number, p = len(nets.weights), number_of_parameters(nets)
+    elements = 2**23 if jax.default_backend() == "cpu" else 2**27
+    size = min(max(elements // max(p, 1) ** 2, 1), number)
+    # the last chunk overlaps the one before, so that one size is compiled
+    starts = [*range(0, number - size, size), number - size] if number else []
+    values = np.empty((number, p))
+    with one_blas_thread():
+        for start in starts:
+            values[start : start + size] = eigenvalues(_hessians(loss, take(nets, slice(start, start + size)), mode))
+    return values
+
+
+@eqx.filter_jit
+def _hessians(loss, nets, mode) -> Array:
+    return hessian(loss, nets, mode)

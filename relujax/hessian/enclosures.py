@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from .._precision import require_x64
 from ..network import RealArray
+from .rounding import gamma
 
 
 class Enclosure(NamedTuple):
@@ -29,9 +30,9 @@ def enclose(matrix: Float[RealArray, "p p"], *, error: float = 0.0) -> Enclosure
 
     - `error`: a bound on the spectral norm of what `matrix` is itself off by; widens every interval.
 
-    With Q the computed eigenvectors, `QᵀAQ = Λ + R`. Weyl's inequality bounds the eigenvalues of the left side by the row sums
-    of R, and Ostrowski's theorem relates them to those of A by factors within `|QᵀQ − I|` of 1 (Horn and Johnson 2013,
-    theorems 4.3.1 and 4.5.9). The rounding of every product is bounded by `γ_k |X||Y|` (Higham 2002, section 3.5).
+    With Q the computed eigenvectors, `QᵀAQ = Λ + R`. Weyl's inequality bounds the eigenvalues of the left side by the norm of
+    R, and Ostrowski's theorem relates them to those of A by factors within `|QᵀQ − I|` of 1 (Horn and Johnson 2013, theorems
+    4.3.1 and 4.5.9). The rounding of every product is bounded by `γ_p |X|_F |Y|_F` (Higham 2002, section 3.5).
 
     **Raises:** `ValueError` in single precision.
 
@@ -47,21 +48,22 @@ def enclose(matrix: Float[RealArray, "p p"], *, error: float = 0.0) -> Enclosure
     a = (a + a.T) / 2
     values, vectors = np.linalg.eigh(a)
     p = len(a)
-    size = np.abs(vectors)
-    product = vectors.T @ (a @ vectors)
-    rest = np.abs(product - np.diag(values))
-    # two products of length p in sequence, and one more rounding for the difference
-    rounding = _gamma(2 * p + 2) * (size.T @ (np.abs(a) @ size)) + _gamma(1) * np.abs(product)
-    radius = _upward(np.max(np.sum(rest + rounding, axis=1)))
-    deviation = np.abs(vectors.T @ vectors - np.eye(p)) + _gamma(p + 1) * (size.T @ size)
-    skew = _upward(np.max(np.sum(deviation, axis=1)))
+    product = a @ vectors
+    # norms are Frobenius, so that γ_p grows with √p and not with the row sums of absolute values
+    size, rounding = np.linalg.norm(vectors), gamma(p + 1)
+    deviation = np.abs(vectors.T @ vectors - np.eye(p))
+    skew = _upward(_norm(deviation) + rounding * size**2)
     if not skew < 0.5:
         raise ArithmeticError(f"the computed eigenvectors are off orthogonality by {skew:.1g}: the matrix cannot be enclosed.")
+    inner = vectors.T @ product
+    rest = np.abs(inner - np.diag(values))
+    rounded = rounding * size * (1.5 * np.linalg.norm(a) + np.linalg.norm(product)) + gamma(1) * np.linalg.norm(inner)
+    radius = _upward(_norm(rest) + rounded)
     # symmetrising the matrix moved each entry by at most a rounding
-    slack = error + _gamma(1) * np.linalg.norm(a)
+    slack = error + gamma(1) * np.linalg.norm(a)
     lower = _divide(values - radius, skew, below=True) - slack
     upper = _divide(values + radius, skew, below=False) + slack
-    lower, upper = lower - _gamma(4) * np.abs(lower), upper + _gamma(4) * np.abs(upper)
+    lower, upper = lower - gamma(4) * np.abs(lower), upper + gamma(4) * np.abs(upper)
     negative, positive = int(np.sum(upper < 0)), int(np.sum(lower > 0))
     return Enclosure(lower, upper, negative, p - negative - positive, positive)
 
@@ -82,8 +84,8 @@ def is_positive_definite(matrix: Float[RealArray, "p p"], *, error: float = 0.0)
     a = np.asarray(matrix)
     a = (a + a.T) / 2
     p = len(a)
-    shift = _upward(error + (_gamma(p + 2) / (1 - _gamma(p + 2)) + _gamma(2)) * np.sum(np.abs(np.diag(a))) + p * 1e-300)
-    shift += _gamma(1) * np.linalg.norm(a)
+    shift = _upward(error + (gamma(p + 2) / (1 - gamma(p + 2)) + gamma(2)) * np.sum(np.abs(np.diag(a))) + p * 1e-300)
+    shift += gamma(1) * np.linalg.norm(a)
     try:
         np.linalg.cholesky(a - shift * np.eye(p))
     except np.linalg.LinAlgError:
@@ -91,10 +93,9 @@ def is_positive_definite(matrix: Float[RealArray, "p p"], *, error: float = 0.0)
     return True
 
 
-def _gamma(k):
-    """`k u / (1 − k u)` with a unit roundoff of twice that of float64, which covers the rounding of the bounds themselves."""
-    u = np.finfo(float).eps
-    return k * u / (1 - k * u)
+def _norm(sizes):
+    """A bound on the norm of a symmetric matrix from its absolute values: row sums or Frobenius, whichever is smaller."""
+    return min(np.max(np.sum(sizes + sizes.T, axis=1) / 2, initial=0.0), np.linalg.norm(sizes))
 
 
 def _upward(x):

@@ -12,8 +12,9 @@ from .._extras import extra
 from .._precision import require_x64
 from ..loss import AbstractLoss, EmpiricalLoss
 from ..network import RealArray, ShallowReLU, is_stacked, number_of_parameters, ravel, unravel
-from .dense import eigenvalues, hessian
+from .dense import hessian
 from .reduced import reduced_eigenvalues, reduced_size
+from .solver import eigenvalues
 
 ALMOST_EVERYWHERE = (
     "The Hessian of a sampled ReLU loss is the almost-everywhere one: it does not see the curvature on the kinks, and it is "

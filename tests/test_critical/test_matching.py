@@ -44,8 +44,8 @@ def test_points_of_equal_loss_and_entries_are_told_apart_by_alignment():
     weights[0, 1] = weights[1, 2] = 0.3
     other = np.eye(5)
     other[0, 1] = other[1, 0] = 0.3
-    assert distance_between(weights, other, both_sides=True) > 0.2
-    assert distance_between(weights, shuffled(weights, np.random.default_rng(3)), both_sides=True) < 1e-15
+    assert distance_between(weights, other, teachers=5) > 0.2
+    assert distance_between(weights, shuffled(weights, np.random.default_rng(3)), teachers=5) < 1e-15
 
 
 def test_only_neurons_may_be_permuted_when_the_teacher_is_not_symmetric():

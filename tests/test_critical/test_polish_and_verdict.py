@@ -34,7 +34,7 @@ def test_polish_returns_to_the_global_minimum(k):
     polished = rj.polish(loss, near(net, 0, 1e-2))
     assert rj.PolishStatus(polished.status) == rj.PolishStatus.CONVERGED
     assert polished.gradient_norms <= 1e-13
-    np.testing.assert_allclose(polished.networks.weights, net.weights, atol=1e-12)
+    np.testing.assert_allclose(polished.networks.weights, net.weights, rtol=0, atol=1e-12)
     np.testing.assert_allclose(polished.distances, np.linalg.norm(rj.ravel(near(net, 0, 1e-2)) - rj.ravel(net)), rtol=1e-9)
 
 
@@ -43,7 +43,7 @@ def test_polish_of_a_stack_is_that_of_its_members():
     nets = rj.stack([near(net, seed, 1e-3) for seed in range(3)])
     together = rj.polish(loss, nets)
     assert np.all(together.status == rj.PolishStatus.CONVERGED)
-    np.testing.assert_allclose(together.networks.weights, np.broadcast_to(np.eye(4), (3, 4, 4)), atol=1e-12)
+    np.testing.assert_allclose(together.networks.weights, np.broadcast_to(np.eye(4), (3, 4, 4)), rtol=0, atol=1e-12)
 
 
 def test_polish_with_trained_amplitudes_does_not_slide_along_the_rescaling_orbit():
@@ -62,7 +62,7 @@ def test_polish_reaches_a_saddle_from_nearby_and_says_that_the_index_was_kept():
     polished = rj.polish(loss, start)
     assert polished.gradient_norms <= 1e-13
     assert rj.PolishStatus(polished.status) == rj.PolishStatus.CONVERGED
-    np.testing.assert_allclose(polished.networks.weights, net.weights, atol=1e-10)
+    np.testing.assert_allclose(polished.networks.weights, net.weights, rtol=0, atol=1e-10)
 
 
 def test_polish_that_leaves_the_basin_says_so():
@@ -91,7 +91,7 @@ def test_the_global_minimum_is_a_minimum_with_and_without_rescaling():
         assert words(verdict.status) == "minimum"
         assert (int(verdict.index), int(verdict.nullity), int(verdict.nullity_explained)) == (0, explained, explained)
         assert verdict.eigenvalues.shape == (25 + (5 if explained else 0),)
-    np.testing.assert_allclose(rj.classify(*global_minimum(5)).min_eigenvalue, 0.25 - 1 / (2 * np.pi), atol=1e-14)
+    np.testing.assert_allclose(rj.classify(*global_minimum(5)).min_eigenvalue, 0.25 - 1 / (2 * np.pi), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("k", [6, 10])
@@ -100,7 +100,7 @@ def test_the_maximally_symmetric_point_is_a_saddle_of_known_loss(k):
     verdict = rj.classify(loss, net)
     assert words(verdict.status) == "saddle"
     # ½(k/2 + k(k−1)/2π) − k² r²/4, evaluated with 30 digits
-    np.testing.assert_allclose(verdict.loss, {6: 1.1712731480, 10: 3.5986557114}[k], atol=1e-10)
+    np.testing.assert_allclose(verdict.loss, {6: 1.1712731480, 10: 3.5986557114}[k], rtol=0, atol=1e-10)
 
 
 def test_split_neurons_of_a_global_minimum_stay_a_minimum():
@@ -122,7 +122,7 @@ def test_a_silent_neuron_with_a_correlation_makes_a_saddle_of_index_one():
     verdict = rj.classify(loss, moved)
     assert words(verdict.status) == "saddle"
     assert int(verdict.index) == 1
-    np.testing.assert_allclose(verdict.min_eigenvalue, -0.5, atol=1e-12)
+    np.testing.assert_allclose(verdict.min_eigenvalue, -0.5, rtol=0, atol=1e-12)
 
 
 def test_dead_neurons_are_counted_and_explained():

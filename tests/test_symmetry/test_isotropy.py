@@ -1,8 +1,10 @@
 """Isotropy and names of matrices whose symmetry is known by construction."""
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
+
+pytest.importorskip("hypothesis")
+import hypothesis.strategies as st
 from hypothesis import given
 
 from relujax.fixed_space import FixedSpace
