@@ -13,3 +13,4 @@ from .spectrum import (
     multiplicities as multiplicities,
     spectrum as spectrum,
 )
+from .symmetric import Component as Component, symmetric_spectrum as symmetric_spectrum
