@@ -1,4 +1,4 @@
-"""The whole spectrum of the population Hessian at a point with a permutation symmetry, at a cost that no number of neurons changes.
+"""The whole spectrum of the population Hessian at a point with a permutation symmetry, for any number of neurons.
 
 At a matrix fixed by `Δ(S_p1 x … x S_pr)` the Hessian commutes with the group, so that it has one small block for every
 irreducible component of the space of matrices, whose eigenvalues occur as often as the component has dimensions (Arjevani
@@ -18,7 +18,8 @@ from jaxtyping import Float
 from .._precision import require_x64
 from ..fixed_space import FixedSpace, Sizes
 from ..network import RealArray
-from ..reduced_loss import Classes, reduced_loss
+from ..reduced_loss import reduced_loss
+from .components import FinerSpace
 
 
 class Component(NamedTuple):
@@ -57,20 +58,28 @@ def symmetric_spectrum(
     """
     require_x64("symmetric_spectrum", coordinates)
     sizes = np.asarray(space.blocks if sizes is None else sizes, float)
-    coordinates = _without_spare(space, np.asarray(coordinates))
-    finer = _finer(tuple(_kind(size) for size in sizes), space.extra, space.spare > 0)
-    matrix = np.asarray(
-        _restricted(finer.classes, np.append(coordinates, 0.0)[finer.source], finer.split(sizes), finer.vectors(sizes))
-    )
+    kinds = tuple(_kind(size) for size in sizes)
+    if space.classes.single != tuple(kind == 1 for kind in kinds):
+        raise ValueError(f"the sizes are {tuple(sizes)} and the blocks {space.blocks}: the same ones must be of size 1.")
+    finer = _finer(kinds, space.extra, space.spare > 0)
+    point = np.append(_without_spare(space, np.asarray(coordinates)), 0.0)[finer.source]
+    matrix = np.asarray(_restricted(finer.classes, point, finer.split(sizes), finer.vectors(sizes)))
     parts = []
     for name, rows in finer.copies.items():
-        copies = space.spare if name.startswith("extra:") else 1
-        values = np.linalg.eigvalsh(matrix[rows[0] : rows[-1] + 1, rows[0] : rows[-1] + 1])
-        parts.append(Component(name, copies * _dimension(name, sizes), values))
-    total, number = sum(part.dimension * len(part.eigenvalues) for part in parts), (np.sum(sizes) + space.extra)
-    number = number * (np.sum(sizes) + space.spare)
+        dimension = _dimension(name, sizes) * (space.spare if name.startswith("extra:") else 1)
+        parts.append(Component(name, dimension, np.linalg.eigvalsh(matrix[np.ix_(rows, rows)])))
+    number = (np.sum(sizes) + space.extra) * (np.sum(sizes) + space.spare)
+    total = sum(part.dimension * len(part.eigenvalues) for part in parts)
     assert abs(total - number) <= 1e-9 * number, f"the multiplicities add up to {total} and not to {number}"
     return tuple(parts)
+
+
+def _kind(size):
+    """1, 2, 3, or 4 for every other size: which components a block has."""
+    return int(size) if size in (1, 2, 3) else 4
+
+
+_finer = functools.cache(FinerSpace)
 
 
 def _without_spare(space, coordinates):
@@ -78,15 +87,10 @@ def _without_spare(space, coordinates):
     places, number = space.classes.places()
     if coordinates.shape != (number,):
         raise ValueError(f"coordinates have shape {coordinates.shape}: ({number},) is needed.")
-    spare = places[:, len(space.blocks) :]
+    spare = places[:, len(space.blocks) :].ravel()
     if np.any(coordinates[spare] != 0):
-        raise ValueError(f"the point is {np.max(np.abs(coordinates[spare]))} in an input without a teacher: it must be 0 there.")
+        raise ValueError(f"the point has {coordinates[spare]} in inputs without a teacher: only 0 leaves all of them alike.")
     return np.delete(coordinates, spare)
-
-
-def _kind(size):
-    """1, 2, 3, or 4 for every other size: which components a block has."""
-    return int(size) if size in (1, 2, 3) else 4
 
 
 def _dimension(name, sizes):
@@ -95,9 +99,9 @@ def _dimension(name, sizes):
         return dimension
     for part in name.removeprefix("extra:").split("x"):
         kind, block = part.split("_")
-        p = sizes[int(block)]
+        p = float(sizes[int(block)])
         dimension *= {"std": p - 1, "sym": p * (p - 3) / 2, "alt": (p - 1) * (p - 2) / 2}[kind]
-    return float(dimension)
+    return dimension
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -107,107 +111,3 @@ def _restricted(classes, coordinates, sizes, vectors):
     slope = jax.linearize(lambda point: gradient(classes, point, sizes), coordinates)[1]
     vectors = vectors / jnp.sqrt(vectors**2 @ classes.counts(sizes))[:, None]
     return vectors @ jax.vmap(slope)(vectors).T
-
-
-@functools.cache
-def _finer(kinds, extra, spare):
-    return _Finer(kinds, extra, spare)
-
-
-class _Finer:
-    """The fixed space of the blocks split into (1, 1, rest), and in it a vector for every copy of every component.
-
-    - `source`: for each of its coordinates the one of the coarse space that it is a part of, −1 in the spare input.
-    - `copies`: for every component the rows of `vectors` that belong to it.
-    """
-
-    def __init__(self, kinds, extra, spare):
-        self.kinds = kinds
-        members = [(block, member) for block, kind in enumerate(kinds) for member in range(min(kind, 3))]
-        self.block, self.member = (np.array(column) for column in zip(*members, strict=True))
-        single = tuple(member < 2 or kinds[block] == 3 for block, member in members)
-        self.classes = Classes(single, extra, int(spare))
-        self.source = self._source(extra)
-        self._vectors, self.copies = [], {}
-        for name, off, *diagonal in self._components():
-            self.copies.setdefault(name, []).append(len(self._vectors))
-            self._vectors.append(self._flat(off, *diagonal))
-        self._vectors = np.array(self._vectors)
-
-    def split(self, sizes):
-        """The sizes of the finer blocks."""
-        return np.where(self.member < 2, 1.0, sizes[self.block] - 2)
-
-    def vectors(self, sizes):
-        """Entries in the finer coordinates, one row a copy, in the order of the components."""
-        vectors = self._vectors.copy()
-        for name, rows in self.copies.items():
-            if name.startswith(("sym", "alt")):
-                vectors[rows] = self._flat(self._two_indices(name[:3], int(name[4:]), sizes))
-        return vectors
-
-    def _source(self, extra):
-        coarse = Classes(tuple(kind == 1 for kind in self.kinds), extra).places()[0]
-        rows = np.concatenate([self.block, len(self.kinds) + np.arange(extra)])
-        there = self.classes.places()[0] >= 0
-        off = np.full(there.shape, -1)
-        off[:, : len(self.block)] = coarse[rows[:, None], self.block]
-        return np.concatenate([self.block, off[there]])
-
-    def _flat(self, off, diagonal=0.0):
-        diagonal = np.broadcast_to(diagonal, len(self.block))
-        return np.concatenate([diagonal, off[self.classes.places()[0] >= 0]])
-
-    def _components(self):
-        """Name, entries off the diagonal and, where there are any, on it, of every copy; of `sym` and `alt` the place only."""
-        r, classes = len(self.kinds), self.classes
-        blocks, one, odd = range(r), [], []
-        for a in blocks:
-            # 1 on block a, and e_1 − e_2 in it
-            one.append((self.block == a).astype(float))
-            odd.append(one[a] * np.select([self.member == 0, self.member == 1], [1.0, -1.0], 0.0))
-        rows = [np.pad(x, (0, classes.extra)) for x in one] + list(np.eye(classes.rows)[len(self.block) :])
-        row_odd, columns = [np.pad(x, (0, classes.extra)) for x in odd], [np.pad(x, (0, classes.spare)) for x in one]
-        column_odd, spare = [np.pad(x, (0, classes.spare)) for x in odd], np.eye(classes.columns)[len(self.block) :]
-        nothing = np.zeros((classes.rows, classes.columns))
-        for a in blocks:
-            yield "triv", nothing, one[a]
-        for s, row in enumerate(rows):
-            for b in blocks:
-                if s != b or self.kinds[b] > 1:
-                    yield "triv", np.outer(row, columns[b])
-        for a in (a for a in blocks if self.kinds[a] > 1):
-            yield f"std_{a}", nothing, odd[a]
-            within = np.outer(row_odd[a], columns[a]), np.outer(rows[a], column_odd[a])
-            yield f"std_{a}", within[0] - within[1]
-            if self.kinds[a] > 2:
-                yield f"std_{a}", within[0] + within[1]
-            for b in (b for b in blocks if b != a):
-                yield f"std_{a}", np.outer(row_odd[a], columns[b])
-            for s, row in enumerate(rows):
-                if s != a:
-                    yield f"std_{a}", np.outer(row, column_odd[a])
-        for a in blocks:
-            for b in range(a + 1, r):
-                if self.kinds[a] > 1 and self.kinds[b] > 1:
-                    yield f"std_{a}xstd_{b}", np.outer(row_odd[a], column_odd[b])
-                    yield f"std_{a}xstd_{b}", np.outer(row_odd[b], column_odd[a])
-        for a in blocks:
-            yield from ((f"{name}_{a}", nothing) for name, least in (("sym", 4), ("alt", 3)) if self.kinds[a] >= least)
-        for column in spare:
-            yield from (("extra:triv", np.outer(row, column)) for row in rows)
-            yield from ((f"extra:std_{a}", np.outer(row_odd[a], column)) for a in blocks if self.kinds[a] > 1)
-
-    def _two_indices(self, name, block, sizes):
-        """The symmetric or antisymmetric matrix over a block whose rows sum to 0, 1 between its first two members."""
-        first, second, rest = np.flatnonzero(self.block == block)
-        q, sign = sizes[block] - 2, (1 if name == "sym" else -1)
-        off = np.zeros((self.classes.rows, self.classes.columns))
-        off[first, second], off[second, first] = 1, sign
-        off[first, rest] = -1 / q
-        off[rest, first] = off[first, rest] * sign
-        off[second, rest] = -sign / q
-        off[rest, second] = off[second, rest] * sign
-        if name == "sym":
-            off[rest, rest] = 2 / (q * (q - 1))
-        return off
