@@ -153,8 +153,11 @@ class _Pairs:
         self.open = jnp.where(both, jnp.pi - 2 * jnp.arctan2(size_difference, size_total), 0.0)
         self.apart = over(difference, size_difference)
         self.halfway = over(total, size_total)
-        # v̂ − cos θ ŵ = −(difference) + |difference|²/2 ŵ; its length is sin θ
-        self.across = over((size_difference**2 / 2)[:, None] * unit - difference, self.sine)
+        # v̂ − cos θ ŵ, of length sin θ, from the shorter of the two so that nothing cancels
+        acute = size_difference < size_total
+        from_difference = (size_difference**2 / 2)[:, None] * unit - difference
+        from_total = total - (size_total**2 / 2)[:, None] * unit
+        self.across = over(jnp.where(acute[:, None], from_difference, from_total), self.sine)
         self.bend = jnp.where(both, self.sine * norms, 0.0) / (2 * jnp.pi * jnp.where(norm > 0, norm, 1.0))
 
 

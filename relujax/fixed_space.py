@@ -102,7 +102,7 @@ class FixedSpace(eqx.Module):
 
     def scales(self, sizes: Sizes | None = None) -> Float[Array, " c"]:
         """The square root of how many entries each coordinate stands for; times coordinates, an isometry."""
-        return _scales(self.classes, self._sizes(sizes))
+        return jnp.sqrt(self.classes.counts(self._sizes(sizes)))
 
     def reduced_loss(self, coordinates: Float[RealArray, " c"], sizes: Sizes | None = None) -> Float[Array, ""]:
         """The loss, with its ½, of the matrix with these entries against the teacher I."""
@@ -120,23 +120,15 @@ class FixedSpace(eqx.Module):
         return jnp.asarray(self.blocks if sizes is None else sizes, float)
 
 
-def _scales(classes, sizes):
-    r = len(classes.single)
-    rows, columns = (jnp.concatenate([sizes, jnp.ones(n - r)]) for n in (classes.rows, classes.columns))
-    own = np.eye(classes.rows, classes.columns) * (np.arange(classes.rows) < r)[:, None]
-    counts = rows[:, None] * (columns - own)
-    return jnp.sqrt(jnp.concatenate([sizes, counts[classes.places()[0] >= 0]]))
-
-
 _value = jax.jit(reduced_loss, static_argnums=0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _gradient(classes, coordinates, sizes):
-    return jax.grad(reduced_loss, argnums=1)(classes, coordinates, sizes) / _scales(classes, sizes)
+    return jax.grad(reduced_loss, argnums=1)(classes, coordinates, sizes) / jnp.sqrt(classes.counts(sizes))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _hessian(classes, coordinates, sizes):
-    scales = _scales(classes, sizes)
+    scales = jnp.sqrt(classes.counts(sizes))
     return jax.hessian(reduced_loss, argnums=1)(classes, coordinates, sizes) / jnp.outer(scales, scales)

@@ -79,6 +79,13 @@ class Classes(NamedTuple):
         places = np.where(there, r - 1 + np.cumsum(there).reshape(there.shape), -1)
         return places, r + int(there.sum())
 
+    def counts(self, sizes: Float[RealArray, " r"]) -> Float[Array, " c"]:
+        """How many entries of the matrix each coordinate stands for."""
+        r = len(self.single)
+        rows, columns = (jnp.concatenate([sizes, jnp.ones(number - r)]) for number in (self.rows, self.columns))
+        own = np.eye(self.rows, self.columns) * (np.arange(self.rows) < r)[:, None]
+        return jnp.concatenate([sizes, (rows[:, None] * (columns - own))[self.places()[0] >= 0]])
+
 
 def reduced_loss(classes: Classes, coordinates: Float[RealArray, " c"], sizes: Float[RealArray, " r"]) -> Float[Array, ""]:
     """The loss `½ E[(Σ relu(w·x) − Σ relu(v·x))²]` of the matrix with these entries and the teacher I.
