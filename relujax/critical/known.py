@@ -47,6 +47,11 @@ class KnownMinima:
         self._smallest: list[float] = []
         self._norms: list[float] = []
 
+    @property
+    def number(self) -> int:
+        """How many minima are known."""
+        return len(self._points)
+
     def can_match(self, nets: ShallowReLU) -> bool:
         """Whether equal points differ by permutations alone, and a dense Hessian is at hand for the proof."""
         rotates = bool(self.teachers) and self.loss.teacher.weights.shape[1] > self.teachers  # type: ignore[attr-defined]

@@ -70,7 +70,9 @@ def subgroup_spectrum(
 def _action(net, rows, columns) -> Int[np.ndarray, " p"]:
     """Where each trained parameter is found after the permutation; refused when the network is another one then."""
     if sorted(rows) != list(range(net.width)) or sorted(columns) != list(range(net.dim)):
-        raise ValueError(f"the generator {list(rows)}, {list(columns)} does not permute {net.width} neurons and {net.dim} inputs.")
+        raise ValueError(
+            f"the generator {list(rows)}, {list(columns)} does not permute {net.width} neurons and {net.dim} inputs."
+        )
 
     def permuted(network):
         biases = None if network.biases is None else network.biases[rows]
@@ -151,7 +153,9 @@ def _grouped(values, weights, p, tolerance):
     for some, parts in zip(np.split(values, breaks), np.split(weights, breaks), strict=True):
         count = round(np.sum(parts))
         if abs(np.sum(parts) - count) > 1e-3:
-            raise ValueError(f"the eigenvalues near {some[0]:.6g} have multiplicity {np.sum(parts):.6g}: choose another tolerance.")
+            raise ValueError(
+                f"the eigenvalues near {some[0]:.6g} have multiplicity {np.sum(parts):.6g}: choose another tolerance."
+            )
         if count:
             groups.append((float(np.average(some, weights=parts)), count))
     assert sum(count for _, count in groups) == p, "the multiplicities do not add up to the number of parameters"

@@ -78,7 +78,7 @@ class ArjevaniFieldSpectra(AbstractStudy):
                   0.0, 1e-11, "data published with arXiv 2006.01005"),
             close("spectra by components minus dense ones, relative", float(dense["difference"].max()), 0.0, 1e-12,
                   "LAPACK on the k² x k² matrix"),
-            close("closed forms minus spectra by components", float(dense["closed"].max()), 0.0, 1e-12, "theory.closed_eigenvalues"),
+            close("closed forms minus spectra", float(dense["closed"].max()), 0.0, 1e-12, "theory.closed_eigenvalues"),
         ]  # fmt: skip
 
     def figures(self, results):
@@ -136,7 +136,7 @@ def _closed_difference(member):
     blocks = range(len(member.blocks))
     places = member.space.classes.places()[0]
     off = [[member.coordinates[places[a, b]] if places[a, b] >= 0 else 0.0 for b in blocks] for a in blocks]
-    exact = closed_eigenvalues(member.blocks, member.coordinates[: len(off)], off)
+    exact = closed_eigenvalues(member.blocks, member.coordinates[: len(off)].tolist(), off)
     return max(float(np.max(np.abs(part.eigenvalues - exact[part.name]))) for part in member.spectrum if part.name in exact)
 
 

@@ -50,7 +50,7 @@ class Overparameterization2021(AbstractStudy):
             *(_hits(piece) for piece in pieces if piece.attrs["k"] in PUBLISHED),
             equal("indices of the minima", indices, [0], f"{_SOURCE}: λ_min > 0 at every point"),
             at_least("smallest eigenvalue at a minimum", smallest, 1e-9, f"{_SOURCE}: λ_min > 0 at every point"),
-            at_least("minus the splitting eigenvalue that is nearest 0 of a spurious minimum", -np.max(spurious, initial=-1.0), 1e-3,
+            at_least("minus the splitting eigenvalue nearest to 0 at a spurious minimum", -np.max(spurious, initial=-1.0), 1e-3,
                      "arXiv 2006.01005: with one neuron more it is a saddle"),
             equal("runs that reached no critical point", unresolved, 0, "every run ends"),
         ]  # fmt: skip
@@ -69,7 +69,7 @@ class Overparameterization2021(AbstractStudy):
             right.plot(loss[loss > 1e-3], splitting[loss > 1e-3], "o", ms=4, alpha=0.7, label=f"k = {k}")
         right.axhline(0, color="black", lw=0.8)
         right.set(xlabel="loss of a spurious minimum", ylabel="smallest splitting eigenvalue", title="Splitting makes a saddle")
-        right.legend(fontsize=8)
+        right.legend(fontsize=8, loc="upper right", ncols=2)
         return {"global-minimum": fig}
 
 

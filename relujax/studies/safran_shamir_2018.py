@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from .. import plot
+from .._extras import extra
 from ..census import census
 from ..network import ShallowReLU
 from ..problems import orthonormal_teacher
@@ -122,15 +123,12 @@ def _counts_of(piece):
 def _draw(results):
     fig, (left, right) = plot.figure(11.0, 4.6, columns=2)
     ks = [int(piece.attrs["k"]) for piece in results.values()]
-    bottom, bottoms = np.zeros(len(ks)), {k: 0.0 for k in PUBLISHED}
-    shades = np.linspace(0.15, 0.85, 7)
-    colours = [(0.84 * s + 0.1, 0.37 + 0.5 * (1 - s) * 0.6, 0.1 + 0.6 * (1 - s)) for s in shades] + ["#56B4E9", "#000000"]
-    for row, (name, colour) in enumerate(zip(CLASSES, colours, strict=True)):
+    bottom = np.zeros(len(ks))
+    colours = [*extra("matplotlib", "plot").colormaps["viridis"](np.linspace(0.1, 1.0, 7)), "#D55E00", "#000000"]
+    for name, colour in zip(CLASSES, colours, strict=True):
         share = np.array([100 * counts(piece)[name] / piece.sizes["start"] for piece in results.values()])
         left.bar(ks, share, bottom=bottom, color=colour, width=0.8, label=name if share.any() else None)
         bottom += share
-        for k in bottoms:
-            bottoms[k] += PUBLISHED[k][1][row] / 10
     shown = [k for k in ks if k in PUBLISHED]
     left.plot(shown, [PUBLISHED[k][0] / 10 for k in shown], "kD", ms=4, label="published, all spurious")
     left.set(xlabel="k", ylabel="percentage of runs", title="Spurious ends of gradient flow", ylim=(0, 100), xticks=ks)

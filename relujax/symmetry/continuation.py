@@ -7,9 +7,10 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 
 from .._precision import require_x64
+from ..fixed_space import Size
 from ..network import RealArray
 from .families import Family, find, member, solve_from
-from .shapes import Shape, parse
+from .shapes import parse
 
 _STEP = 0.01  # of k^(−1/2)
 
@@ -29,7 +30,7 @@ class Crossing:
     slope: float
 
 
-def follow(name: str, ks: Float[RealArray, " s"], q: float | None = None) -> list[Family]:
+def follow(name: str, ks: Float[RealArray, " s"], q: Size | None = None) -> list[Family]:
     """The members of a family at every k of `ks`, each from the one before: Newton's method with a linear predictor in 1/k.
 
     **Arguments:**
@@ -66,7 +67,7 @@ def _predict(ks, points, k):
     return points[-1] + (1 / k - last) / (last - before) * (points[-1] - points[-2])
 
 
-def crossing(name: str, q: float | None = None) -> Crossing:
+def crossing(name: str, q: Size | None = None) -> Crossing:
     """Where a family turns from saddle into minimum, as a fractional number of neurons, to 12 digits.
 
     **Arguments:**

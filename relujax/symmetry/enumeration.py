@@ -113,4 +113,4 @@ def _describe(space, ends, group):
     index = sum(part.dimension * np.sum(part.eigenvalues < -1e-7 * largest) for part in spectrum)
     name = "unnamed" if parallel else identify(matrix, loss)[0]
     norm = float(ends.gradient_norm[i])
-    return CriticalPoint(name, ends.coordinates[i], loss, norm, parallel, len(group), spectrum, int(round(index)))
+    return CriticalPoint(name, ends.coordinates[i], loss, norm, parallel, len(group), spectrum, round(index))

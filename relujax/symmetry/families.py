@@ -4,14 +4,13 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from .._precision import require_x64
-from ..fixed_space import FixedSpace
+from ..fixed_space import FixedSpace, Size
 from ..hessian import Component, symmetric_spectrum
-from .newton import Solved, solve
+from .newton import Solved, common_classes, common_sizes, own_coordinates, solve
 from .shapes import Shape, is_on, parse, seed
 
 _LARGEST_MATRIX = 4096
@@ -31,8 +30,8 @@ class Family:
     """
 
     name: str
-    k: float
-    blocks: tuple[float, ...]
+    k: Size
+    blocks: tuple[Size, ...]
     extra: int
     coordinates: Float[np.ndarray, " c"]
     loss: float
@@ -55,10 +54,10 @@ class Family:
         return list(symmetric_spectrum(self.space, self.coordinates))
 
     @property
-    def index(self) -> float:
+    def index(self) -> Size:
         """The number of negative eigenvalues, with multiplicities; whole for whole k."""
         total = sum(part.dimension * int(np.sum(part.eigenvalues < -1e-9 * self._largest)) for part in self.spectrum)
-        return int(round(total)) if abs(total - round(total)) < 1e-6 else total
+        return round(total) if abs(total - round(total)) < 1e-6 else total
 
     @property
     def min_eigenvalue(self) -> float:
@@ -70,15 +69,15 @@ class Family:
         return max(float(np.max(np.abs(part.eigenvalues))) for part in self.spectrum)
 
 
-def family(name: str, k: float, q: float | None = None) -> Family:
+def family(name: str, k: Size, q: Size | None = None) -> Family:
     """A critical point by name, at any number of teacher neurons up to millions, in a fraction of a millisecond.
 
     **Arguments:**
 
     - `name`: of k neurons, q are flipped: they point against their teacher. `global`; `A`, all flipped; `II_q`, where all
       neurons make up for the flipped ones, `II` for q = 1 (the minima of Safran and Shamir 2018), `M` for q = 2; `I_q` or
-      `I_(q,m)`, where the flipped ones make up for themselves, `I` for q = k − 1; `I_(q,1,m)`, I_{q+1} with
-      one of its flipped neurons turned, the one of lowest loss; `II+`, of k + 1 students, II with its flipped neuron in two unequal parts.
+      `I_(q,m)`, where the flipped ones make up for themselves, `I` for q = k − 1; `I_(q,1,m)`, I_{q+1} with one of its flipped
+      neurons turned, the one of lowest loss; `II+`, of k + 1 students, II with its flipped neuron in two unequal parts.
     - `k`: whole, or real for the continuation between whole numbers.
     - `q`: for the names with a letter q.
 
@@ -109,21 +108,21 @@ def family(name: str, k: float, q: float | None = None) -> Family:
 
 def member(shape: Shape, solved: Solved) -> Family:
     """The solution in the coordinates of the fixed space of the family's own blocks."""
-    blocks = tuple(int(size) if float(size).is_integer() else float(size) for size in shape.sizes)
-    own = FixedSpace(blocks, extra=int(shape.kind == "II+"))
-    point, places = np.asarray(solved.coordinates), shape.classes.places()[0]
-    there = own.classes.places()[0] >= 0
-    rows = [*range(len(blocks)), *range(len(shape.classes.single), shape.classes.rows)]
-    coordinates = np.concatenate([point[: len(blocks)], point[places[rows][:, : len(blocks)][there]]])
-    k = math.fsum(blocks)
+    space = shape.space
+    k, point = math.fsum(space.blocks), own_coordinates(space, solved.coordinates)
     return Family(
-        name=shape.name, k=int(k) if k.is_integer() else k, blocks=blocks, extra=own.extra, coordinates=coordinates,
-        loss=float(solved.loss), gradient_norm=float(solved.gradient_norm),
-    )  # fmt: skip
+        name=shape.name,
+        k=int(k) if k.is_integer() else k,
+        blocks=space.blocks,
+        extra=space.extra,
+        coordinates=point,
+        loss=float(solved.loss),
+        gradient_norm=float(solved.gradient_norm),
+    )
 
 
 def find(shape: Shape) -> Solved | None:
-    """The family's critical point in the fixed space of `shape.classes`, or None."""
+    """The family's critical point in the coordinates of its common classes, or None."""
     if shape.kind == "I3":
         # a minimum and a saddle of this symmetry meet where the family ends
         found = [solved for turn in _TURNS if (solved := solve_from(shape, seed(shape, turn))) is not None]
@@ -134,7 +133,7 @@ def find(shape: Shape) -> Solved | None:
 
 def solve_from(shape: Shape, start: Float[np.ndarray, " c"]) -> Solved | None:
     """The family's critical point that Newton's method reaches from a point nearby, or None."""
-    solved = solve(shape.classes, start, shape.solved_sizes)
+    solved = solve(common_classes(shape.space), start, common_sizes(shape.sizes))
     solved = Solved(*(np.asarray(part) for part in solved))
     return solved if bool(solved.converged) and is_on(shape, np.asarray(solved.coordinates)) else None
 

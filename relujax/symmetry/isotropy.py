@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from .._precision import require_x64
 from ..fixed_space import FixedSpace
 from ..network import RealArray
-from .newton import solve
+from .newton import solve_in
 
 
 class Isotropy(eqx.Module):
@@ -105,7 +105,7 @@ def refine(found: Isotropy) -> Refined:
     ```
     """
     require_x64("refine")
-    solved = solve(found.space.classes, found.coordinates, np.array(found.blocks, float))
+    solved = solve_in(found.space, found.coordinates)
     coordinates = np.asarray(solved.coordinates)
     weights = np.empty((len(found.rows), len(found.columns)))
     weights[np.ix_(found.rows, found.columns)] = found.space.embed(coordinates)

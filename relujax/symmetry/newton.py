@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..fixed_space import FixedSpace, Sizes
 from ..network import RealArray
 from ..reduced_loss import Classes, reduced_loss
 
@@ -22,6 +23,41 @@ class Solved(NamedTuple):
     loss: Float[RealArray, ""]
     gradient_norm: Float[RealArray, ""]
     converged: Array | np.ndarray | bool
+
+
+def common_classes(space: FixedSpace) -> Classes:
+    """Classes that serve all spaces with as many blocks, so that few have to be compiled.
+
+    Every block is taken to have entries off its diagonal, and a single block is followed by an empty one.
+    """
+    return Classes((False,) * max(len(space.blocks), 2), extra=space.extra)
+
+
+def common_sizes(sizes: Sizes) -> Float[np.ndarray, " r"]:
+    """The sizes that go with `common_classes`."""
+    return np.array([*sizes, 0.0] if len(sizes) == 1 else sizes, float)
+
+
+def own_coordinates(space: FixedSpace, point: Float[RealArray, " c"]) -> Float[np.ndarray, " o"]:
+    """The coordinates of `space` among those of its common classes."""
+    return np.asarray(point)[_places_of(space)]
+
+
+def solve_in(space: FixedSpace, seed: Float[RealArray, " o"]) -> Solved:
+    """`solve` in the coordinates of one space."""
+    start = np.zeros(common_classes(space).places()[1])
+    # what stands for no entry must not make a class of rows vanish
+    start[: len(common_classes(space).single)] = 1.0
+    start[_places_of(space)] = seed
+    solved = solve(common_classes(space), start, common_sizes(space.blocks))
+    return solved._replace(coordinates=own_coordinates(space, solved.coordinates))
+
+
+def _places_of(space):
+    r, common = len(space.blocks), common_classes(space)
+    rows = [*range(r), *range(len(common.single), common.rows)]
+    there = space.classes.places()[0] >= 0
+    return np.concatenate([np.arange(r), common.places()[0][rows][:, :r][there]])
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -40,20 +40,15 @@ class PrecisePoint:
         own, across = [], []
         for a in self.blocks:
             along = self._along(a) / self.norms[a]
-            own.append(self._force(a, along, self.diagonal[a], self.diagonal[a], [self._met(a, b, None) for b in self.blocks]))
-            across.append(
-                [
-                    self._force(a, along, self.off[a][c], self.off[a][c], [self._met(a, b, c) for b in self.blocks])
-                    for c in self.blocks
-                ]
-            )
+            own.append(self._force(a, along, self.diagonal[a], [self._met(a, b, None) for b in self.blocks]))
+            across.append([self._force(a, along, self.off[a][c], [self._met(a, b, c) for b in self.blocks]) for c in self.blocks])
         return own + [across[a][b] for a in self.blocks for b in self.blocks if a != b or self.sizes[a] != 1]
 
-    def _force(self, a, along, entry, teacher_entry, met):
-        """One component, of which neuron a has `entry`, its teacher has that cosine, and the other neurons of b add up to `met[b]`."""
+    def _force(self, a, along, entry, met):
+        """One component of the gradient in a neuron of a, which has `entry` there, the other neurons of b in all `met[b]`."""
         mp = self.mp
         students = sum((mp.pi - mp.acos(self._cosine(a, b))) * met[b] for b in self.blocks)
-        teacher = mp.pi - mp.acos(teacher_entry / self.norms[a])
+        teacher = mp.pi - mp.acos(entry / self.norms[a])
         return (along * entry + mp.pi * entry + students - teacher) / (2 * mp.pi)
 
     def _along(self, a):

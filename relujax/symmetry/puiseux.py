@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from .._extras import extra
+from ..fixed_space import Size
 from ..theory import closed_eigenvalues
 from .precise import PrecisePoint, solve_precisely
 from .shapes import parse, seed
@@ -23,7 +24,7 @@ class Puiseux(NamedTuple):
         return tuple(float(coefficient) for coefficient in self.coefficients)
 
 
-def puiseux(name: str, quantity: str = "loss", q: float | None = None, *, terms: int = 5, digits: int = 15) -> Puiseux:
+def puiseux(name: str, quantity: str = "loss", q: Size | None = None, *, terms: int = 5, digits: int = 15) -> Puiseux:
     """The series of a property of a family for many neurons, `Σ c_n k^(−n/2)`.
 
     **Arguments:**

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from ..fixed_space import FixedSpace, Size
 from ..reduced_loss import Classes
+from .newton import common_classes
 
 _PATTERN = re.compile(r"(?P<kind>global|A|M|II\+|I|II)(?:_(?:(?P<one>q|\d+)|\((?P<many>[\dq,mk ]+)\)))?")
 NAMES = "global, A, I, II, II_q, I_q, I_(q,m), I_(q,1,m), II+"
@@ -31,17 +33,12 @@ class Shape(NamedTuple):
     sizes: tuple[float, ...]
 
     @property
-    def classes(self) -> Classes:
-        """Kinds of rows and columns for Newton's method; blocks of one are taken for ones of a kind with more members."""
-        return Classes((False,) * max(len(self.sizes), 2), extra=int(self.kind == "II+"))
-
-    @property
-    def solved_sizes(self) -> Float[np.ndarray, " r"]:
-        """Sizes for Newton's method: a single block is followed by an empty one, so that fewer kinds have to be compiled."""
-        return np.array([*self.sizes, 0.0] if len(self.sizes) == 1 else self.sizes, float)
+    def space(self) -> FixedSpace:
+        """The fixed space of the family."""
+        return FixedSpace(self.sizes, extra=int(self.kind == "II+"))
 
 
-def parse(name: str, k: float, q: float | None = None) -> Shape:
+def parse(name: str, k: Size, q: Size | None = None) -> Shape:
     """The family of a name such as `II`, `II_3`, `II_q` with `q`, `I_(4,6)`, `M`.
 
     **Raises:** `ValueError` for an unknown name, a missing or contradicting q, and sizes that the family does not have.
@@ -59,7 +56,7 @@ def parse(name: str, k: float, q: float | None = None) -> Shape:
     return _two_blocks(name, "II" if kind == "M" else kind, k, _flipped(name, match, k, q))
 
 
-def canonical(kind: str, q: float, k: float) -> str:
+def canonical(kind: str, q: Size, k: Size) -> str:
     """The name of a family of kind I or II with q flipped neurons."""
     if kind == "II":
         return "II" if q == 1 else f"II_{q:g}"
@@ -134,7 +131,7 @@ def seed(shape: Shape, turn: float = 0.5) -> Float[np.ndarray, " c"]:
 
 
 def _with_a_split_neuron(k):
-    """II with its flipped neuron in two unequal parts of length 1 and of the order of k^(−1/2); the short one is the extra one."""
+    """II with its flipped neuron in two unequal parts, of length 1 and of the order of k^(−1/2); the short one is extra."""
     places, number = Classes((False, False), extra=1).places()
     point = np.zeros(number)
     short = -1.4 / (math.sqrt(k) + 2.8)
@@ -162,7 +159,7 @@ def is_on(shape: Shape, coordinates: Float[np.ndarray, " c"]) -> bool:
     if shape.kind == "A":
         return bool(coordinates[0] < 0 < coordinates[2])
     first, second = coordinates[:2]
-    places = shape.classes.places()[0]
+    places = common_classes(shape.space).places()[0]
     if shape.kind in ("I", "II"):
         # what a flipped neuron carries of the others' teachers: 4/π shares in II, nothing in I, less than 0.7 in other points
         share = k * coordinates[places[0, 1]]

@@ -190,6 +190,4 @@ def annihilation(
 
 
 def _flow(loss, nets, gradient_norm):
-    return flow_ensemble(
-        loss, nets, gradient_norm=gradient_norm, solver=Chebyshev(), rtol=1e-4, atol=1e-4, max_steps=_MAX_STEPS
-    )
+    return flow_ensemble(loss, nets, gradient_norm=gradient_norm, solver=Chebyshev(), rtol=1e-4, atol=1e-4, max_steps=_MAX_STEPS)

@@ -174,7 +174,9 @@ def test_the_rounding_of_a_population_hessian_is_covered_at_all_angles(train, ne
             loss, net = population(seed, train, near)
             computed = np.asarray(hessian(loss, net))
             exact = exact_population(loss, net)
-            off = norm_of([[exact[i, j] - mp.mpf(float(computed[i, j])) for j in range(len(computed))] for i in range(len(computed))])
+            off = norm_of(
+                [[exact[i, j] - mp.mpf(float(computed[i, j])) for j in range(len(computed))] for i in range(len(computed))]
+            )
             bound = hessian_error(loss, net)
             assert off <= bound
             assert bound < 1e-8 * np.linalg.norm(computed)
