@@ -15,7 +15,7 @@ derivative rules. Third derivatives do not exist and are not offered.
 `biased_arccos` has the same functions for neurons with biases.
 """
 
-import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -232,7 +232,7 @@ def arcsine_over_argument(y):
     return polynomial(_ARCSINE, y)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def polynomial(coefficients, y):
     """`Σ_i coefficients[i] yⁱ` by Horner's rule, with derivatives by the same."""
     series = jnp.full_like(y, coefficients[-1])

@@ -137,24 +137,6 @@ def _choose(loss, nets, method):
     return method, "asked for"
 
 
-def linear_operator(loss: AbstractLoss, net: ShallowReLU):
-    """The map `v -> H v` over the trained parameters, linearised once (`jax.linearize` of the gradient).
-
-    ```python
-    >>> import jax.numpy as jnp, relujax as rj
-    >>> loss = rj.EmpiricalLoss(jnp.array([[2.0]]), jnp.array([1.0]))
-    >>> rj.hessian.linear_operator(loss, rj.ShallowReLU(jnp.ones((1, 1)), jnp.ones(1), train=("weights",)))(jnp.ones(1)).tolist()
-    [4.0]
-
-    ```
-    """
-
-    def gradient(vector):
-        return ravel(loss.gradient(unravel(net, vector)))
-
-    return jax.linearize(gradient, ravel(net))[1]
-
-
 @eqx.filter_jit
 def _matrices(loss, nets) -> Array:
     return hessian(loss, nets)
