@@ -23,7 +23,11 @@ from .matrix_free import (
     extreme_eigenvalues as extreme_eigenvalues,
     linear_operator as linear_operator,
 )
-from .reduced import reduced_eigenvalues as reduced_eigenvalues, reduced_enclosure as reduced_enclosure, reduced_size as reduced_size
+from .reduced import (
+    reduced_eigenvalues as reduced_eigenvalues,
+    reduced_enclosure as reduced_enclosure,
+    reduced_size as reduced_size,
+)
 from .rounding import hessian_error as hessian_error
 from .solver import eigenvalues as eigenvalues
 from .spectrum import (

@@ -19,7 +19,6 @@ from ..network import ShallowReLU, hidden_vectors, preactivations, unravel
 from .dense import hessian
 from .solver import eigenvalues
 
-
 # numbers in one slice of the data times eigenvectors
 _ROWS = 2**23
 
@@ -107,7 +106,9 @@ def sampled_spectrum(loss: EmpiricalLoss, net: ShallowReLU, *, bandwidth: float 
 
 def _only_empirical(loss):
     if not isinstance(loss, EmpiricalLoss):
-        raise ValueError(f"a boundary term is for an empirical loss and this is {type(loss).__name__}: its Hessian lacks nothing.")
+        raise ValueError(
+            f"a boundary term is for an empirical loss and this is {type(loss).__name__}: its Hessian lacks nothing."
+        )
 
 
 def _bandwidth(loss, bandwidth):

@@ -105,7 +105,9 @@ def _empirical_trace(loss, net):
 @eqx.filter_jit
 def _population_trace(loss, net):
     kernel, rows, vectors, coefficients = loss.sum_of_neurons(net)
-    trained = jnp.array([float("weights" in net.trained)] * net.dim + [float("biases" in net.trained)] * (rows.shape[1] - net.dim))
+    trained = jnp.array(
+        [float("weights" in net.trained)] * net.dim + [float("biases" in net.trained)] * (rows.shape[1] - net.dim)
+    )
 
     def of_neuron(pair):
         row, amplitude = pair[0][None], pair[1]

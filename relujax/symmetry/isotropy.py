@@ -57,7 +57,7 @@ def isotropy(weights: Float[RealArray, "k k"], *, tolerance: float = 1e-5) -> Is
     space = FixedSpace([len(block) for block in members])
     point = space.project(ordered)
     residual = float(np.max(np.abs(np.asarray(space.embed(point)) - ordered)))
-    return Isotropy(space.blocks, " x ".join(f"S_{size}" for size in space.blocks), residual, point)
+    return Isotropy(tuple(len(block) for block in members), " x ".join(f"S_{size}" for size in space.blocks), residual, point)
 
 
 def _refine(matrix, width):
