@@ -5,6 +5,8 @@ import os
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 os.environ.setdefault("MPLBACKEND", "agg")
+# threads that wait for each other are slower than one by orders of magnitude where other programs use the cores as well
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 

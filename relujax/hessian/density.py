@@ -15,6 +15,7 @@ from .._precision import require_x64
 from ..loss import AbstractLoss, EmpiricalLoss, PopulationLoss
 from ..network import ShallowReLU, number_of_parameters
 from .matrix_free import krylov, leading_block
+from .solver import one_blas_thread
 
 
 class Density(eqx.Module):
@@ -65,10 +66,11 @@ def density(loss: AbstractLoss, net: ShallowReLU, *, key: Key[Array, ""], probes
     sampler: Any = extra("matfree.stochtrace", "spectra").sampler_normal(jnp.zeros(p), num=probes)
     matrices = np.asarray(krylov(loss, net, sampler(key), depth)[1])
     nodes, weights = [], []
-    for matrix in matrices:
-        values, vectors = np.linalg.eigh(leading_block(matrix))
-        nodes.append(values)
-        weights.append(vectors[0] ** 2 / probes)
+    with one_blas_thread(depth):
+        for matrix in matrices:
+            values, vectors = np.linalg.eigh(leading_block(matrix))
+            nodes.append(values)
+            weights.append(vectors[0] ** 2 / probes)
     points, shares = np.concatenate(nodes), np.concatenate(weights)
     order = np.argsort(points)
     points, shares = points[order], shares[order]

@@ -12,6 +12,7 @@ from .._extras import extra
 from .._precision import require_x64
 from ..loss import AbstractLoss
 from ..network import ShallowReLU, number_of_parameters, ravel, unravel
+from .solver import one_blas_thread
 
 
 def linear_operator(loss: AbstractLoss, net: ShallowReLU):
@@ -68,7 +69,8 @@ def extreme_eigenvalues(
     start = jax.random.normal(key, (number_of_parameters(net),), jnp.float64)
     basis, matrices = krylov(loss, net, start[None], depth)
     small = leading_block(np.asarray(matrices[0]))
-    values, vectors = np.linalg.eigh(small)
+    with one_blas_thread(len(small)):
+        values, vectors = np.linalg.eigh(small)
     chosen = np.unique(np.r_[:number, len(values) - number : len(values)].clip(0, len(values) - 1))
     ritz = jnp.asarray(vectors[:, chosen].T) @ basis[0, : len(small)]
     residuals, lengths = (np.asarray(x) for x in _residuals(loss, net, ritz, jnp.asarray(values[chosen])))

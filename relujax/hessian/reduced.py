@@ -15,9 +15,9 @@ from jaxtyping import Float
 from .._precision import require_x64
 from ..loss import EmpiricalLoss
 from ..network import ShallowReLU, is_stacked, number_of_parameters, preactivations, take
-from .enclosures import Enclosure, enclose
+from .enclosures import Enclosure, enclose, of_intervals
 from .rounding import gamma
-from .solver import eigenvalues
+from .solver import eigenvalues, one_blas_thread
 
 
 def reduced_size(loss: EmpiricalLoss, net: ShallowReLU) -> int:
@@ -53,8 +53,9 @@ def reduced_eigenvalues(loss: EmpiricalLoss, net: ShallowReLU) -> Float[np.ndarr
     signs, gram, _ = (np.asarray(part) for part in _signs_and_gram(loss, net))
     if not _couples(net):
         return eigenvalues(gram)
-    root = _root(gram)
-    return eigenvalues(root.T @ (signs[:, None] * root))
+    with one_blas_thread(len(gram)):
+        root = _root(gram)
+        return eigenvalues(root.T @ (signs[:, None] * root))
 
 
 def reduced_enclosure(loss: EmpiricalLoss, net: ShallowReLU, *, error: float = 0.0) -> Enclosure:
@@ -80,7 +81,8 @@ def reduced_enclosure(loss: EmpiricalLoss, net: ShallowReLU, *, error: float = 0
         return enclose(gram, error=assembly + error)
     n = loss.targets.shape[0]
     coupling = float(np.max(np.diag(gram)[n:])) * (1 + 1e-8)
-    slack, matrix = _whole_matrix(gram, signs, assembly)
+    with one_blas_thread(len(gram)):
+        slack, matrix = _whole_matrix(gram, signs, assembly)
     if coupling + assembly < slack:
         return _next_to_gauss_newton(enclose(gram[:n, :n], error=assembly + coupling + error), coupling + error, 2 * net.width)
     # zeros that the two Hessians have in common are left out of both, after which sorted eigenvalues may differ by 2 errors
@@ -95,8 +97,7 @@ def _next_to_gauss_newton(found, bound, number):
     """
     lower = np.sort(np.concatenate([found.lower, np.full(number, -bound)]))
     upper = np.sort(np.concatenate([found.upper, np.full(number, bound)]))
-    negative, positive = int(np.sum(upper < 0)), int(np.sum(lower > 0))
-    return Enclosure(lower, upper, negative, len(lower) - negative - positive, positive)
+    return of_intervals(lower, upper)
 
 
 def _whole_matrix(gram, signs, assembly):

@@ -20,6 +20,7 @@ from .._precision import require_x64
 from ..loss import AbstractLoss
 from ..network import RealArray, ShallowReLU, number_of_parameters, ravel, unravel
 from .matrix_free import linear_operator
+from .solver import one_blas_thread
 
 _SCHREIER = 200
 _COLUMNS = 2**24  # numbers in one block of Hessian-vector products
@@ -61,7 +62,8 @@ def subgroup_spectrum(
     for orbit in _members(_orbits(actions, p)):
         labels = _orbits(_stabiliser(actions, orbit), p)
         matrix = _restricted(loss, net, labels)
-        some, vectors = np.linalg.eigh(matrix)
+        with one_blas_thread(len(matrix)):
+            some, vectors = np.linalg.eigh(matrix)
         values.append(some)
         weights.append(len(orbit) * vectors[labels[orbit[0]]] ** 2)
     return _grouped(np.concatenate(values), np.concatenate(weights), p, tolerance)
