@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from .._precision import require_x64
 from ..loss import EmpiricalLoss, assemble
 from ..network import ShallowReLU, hidden_vectors, preactivations, unravel
-from .dense import hessian
+from .dense import compiled_hessian
 from .solver import eigenvalues
 
 # numbers in one slice of the data times eigenvectors
@@ -88,7 +88,7 @@ def sampled_spectrum(loss: EmpiricalLoss, net: ShallowReLU, *, bandwidth: float 
     other by more.
     """
     term = boundary_term(loss, net, bandwidth=bandwidth)
-    smooth = hessian(loss, net)
+    smooth = compiled_hessian(loss, net)
     values, vectors = jnp.linalg.eigh(smooth + term.matrix)
     width, n = _bandwidth(loss, bandwidth), len(loss.targets)
     sums, squares, smoothed = np.zeros(len(values)), np.zeros(len(values)), np.zeros(len(values))

@@ -5,12 +5,12 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from .._precision import require_x64
 from ..loss import AbstractLoss, EmpiricalLoss
 from ..network import ShallowReLU, dead_neurons, hidden_vectors, is_stacked, number_of_parameters, take
-from .dense import hessian
+from .dense import compiled_hessian
 from .enclosures import Enclosure, enclose, is_positive_definite
 from .reduced import reduced_enclosure, suits_reduction
 from .rounding import gamma, hessian_error
@@ -71,7 +71,7 @@ def enclosure(loss: AbstractLoss, net: ShallowReLU, error: float) -> Enclosure:
         return Enclosure(np.full(p, -np.inf), np.full(p, np.inf), 0, p, 0)
     if isinstance(loss, EmpiricalLoss) and suits_reduction(loss, net):
         return reduced_enclosure(loss, net, error=error)
-    return enclose(_hessian(loss, net), error=error)
+    return enclose(compiled_hessian(loss, net), error=error)
 
 
 class Floor(NamedTuple):
@@ -180,7 +180,7 @@ def is_strict_minimum(loss: AbstractLoss, net: ShallowReLU, *, distance: float =
     slack = hessian_error(loss, net, distance=distance) if error is None else float(error)
     if not np.isfinite(slack):
         return False
-    matrix = np.asarray(_hessian(loss, net))
+    matrix = np.asarray(compiled_hessian(loss, net))
     if not _rescales(net):
         return is_positive_definite(matrix, error=slack)
     if np.any(np.all(np.asarray(hidden_vectors(net)) == 0, axis=1) & (np.asarray(net.amplitudes) == 0)):
@@ -215,8 +215,3 @@ def _across_rescaling(net):
 def _only_empirical(what, loss):
     if not isinstance(loss, EmpiricalLoss):
         raise ValueError(f"{what} is for an empirical loss and this is {type(loss).__name__}: use the eigenvalues.")
-
-
-@eqx.filter_jit
-def _hessian(loss, net) -> Array:
-    return hessian(loss, net)

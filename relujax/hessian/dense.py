@@ -84,7 +84,7 @@ def dense_eigenvalues(loss: AbstractLoss, nets: ShallowReLU, mode: Mode = "auto"
     ```
     """
     if not is_stacked(nets):
-        return eigenvalues(_hessians(loss, nets, mode))
+        return eigenvalues(compiled_hessian(loss, nets, mode))
     number, p = len(nets.weights), number_of_parameters(nets)
     elements = _CHUNK["cpu" if jax.default_backend() == "cpu" else "other"]
     size = min(max(elements // max(p, 1) ** 2, 1), number)
@@ -93,10 +93,11 @@ def dense_eigenvalues(loss: AbstractLoss, nets: ShallowReLU, mode: Mode = "auto"
     values = np.empty((number, p))
     with one_blas_thread():
         for start in starts:
-            values[start : start + size] = eigenvalues(_hessians(loss, take(nets, slice(start, start + size)), mode))
+            values[start : start + size] = eigenvalues(compiled_hessian(loss, take(nets, slice(start, start + size)), mode))
     return values
 
 
 @eqx.filter_jit
-def _hessians(loss, nets, mode) -> Array:
+def compiled_hessian(loss: AbstractLoss, nets: ShallowReLU, mode: Mode = "auto") -> Float[Array, "*batch p p"]:
+    """`hessian` as one compiled call."""
     return hessian(loss, nets, mode)

@@ -72,9 +72,7 @@ def subgroup_spectrum(
 def _action(net, rows, columns) -> Int[np.ndarray, " p"]:
     """Where each trained parameter is found after the permutation; refused when the network is another one then."""
     if sorted(rows) != list(range(net.width)) or sorted(columns) != list(range(net.dim)):
-        raise ValueError(
-            f"the generator {list(rows)}, {list(columns)} does not permute {net.width} neurons and {net.dim} inputs."
-        )
+        raise ValueError(f"{rows.tolist()}, {columns.tolist()} is no generator: permute {net.width} rows and {net.dim} columns.")
 
     def permuted(network):
         biases = None if network.biases is None else network.biases[rows]
@@ -83,7 +81,7 @@ def _action(net, rows, columns) -> Int[np.ndarray, " p"]:
     for before, after in zip(jax.tree.leaves(net), jax.tree.leaves(permuted(net)), strict=True):
         moved = float(jnp.max(jnp.abs(after - before)))
         if not moved <= 1e-9 * float(jnp.max(jnp.abs(before))):
-            raise ValueError(f"the generator {list(rows)}, {list(columns)} moves the network by {moved:.1e}: it must stay.")
+            raise ValueError(f"the generator {rows.tolist()}, {columns.tolist()} moves the network by {moved:.1e}: it must stay.")
     numbered = unravel(net, jnp.arange(float(number_of_parameters(net))))
     return np.asarray(ravel(permuted(numbered))).astype(int)
 
