@@ -165,7 +165,9 @@ def _box(base, additions):
     """The smallest `base + t @ additions` with t between 0 and 1, and t."""
     if len(additions) == 0:
         return base, np.zeros(0)
-    fit = lsq_linear(additions.T, -base, bounds=(0, 1), tol=1e-14)
+    # the active-set method is exact at bounds; where multipliers are not unique, interior ones tell more
+    unique = len(additions) <= np.linalg.matrix_rank(additions)
+    fit = lsq_linear(additions.T, -base, bounds=(0, 1), tol=1e-14, method="bvls" if unique else "trf")
     return base + fit.x @ additions, fit.x
 
 
