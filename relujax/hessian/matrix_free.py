@@ -10,13 +10,13 @@ from jaxtyping import Array, Float, Key
 
 from .._extras import extra
 from .._precision import require_x64
-from ..loss import AbstractLoss
+from ..loss import AbstractLoss, EmpiricalLoss
 from ..network import ShallowReLU, number_of_parameters, ravel, unravel
 from .solver import one_blas_thread
 
 
 def linear_operator(loss: AbstractLoss, net: ShallowReLU):
-    """The map `v -> H v` over the trained parameters, linearised once (`jax.linearize` of the closed-form gradient).
+    """The map `v -> H v` over the trained parameters: `jax.linearize` of the gradient, which is computed once.
 
     ```python
     >>> import jax.numpy as jnp, relujax as rj
@@ -27,9 +27,14 @@ def linear_operator(loss: AbstractLoss, net: ShallowReLU):
     ```
     """
 
-    def gradient(vector):
+    def value(vector):
+        return loss(unravel(net, vector))
+
+    def closed(vector):
         return ravel(loss.gradient(unravel(net, vector)))
 
+    # over data the automatic gradient leaves less to do for each vector, otherwise the closed form does
+    gradient = jax.grad(value) if isinstance(loss, EmpiricalLoss) else closed
     return jax.linearize(gradient, ravel(net))[1]
 
 
