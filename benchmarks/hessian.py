@@ -128,7 +128,7 @@ def solvers(repeats):
 def spectra_per_second(repeats):
     """The table for an accelerator; on a CPU the same, for one core."""
     rows = []
-    for m, d, batch in ((6, 4, 4096), (8, 3, 4096), (10, 9, 1024), (20, 14, 256), (40, 24, 32)):
+    for m, d, batch in ((6, 4, 4096), (8, 3, 4096), (3, 10, 4096), (2, 16, 4096), (10, 9, 1024), (20, 14, 256), (40, 24, 32)):
         loss, nets = problem(m, d, 200, (batch,))
         seconds = interleaved({"spectra": lambda loss=loss, nets=nets: rj.hessian.dense_eigenvalues(loss, nets)}, min(repeats, 3))
         rows.append([str(m * (d + 1)), str(batch), f"{batch / min(seconds['spectra']):.3g}"])
