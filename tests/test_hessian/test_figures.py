@@ -1,6 +1,5 @@
 """Figures of spectra: what is drawn is what is in the data."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,8 +23,7 @@ def test_a_spectrum_has_one_stem_an_eigenvalue_and_marks_negative_ones(tmp_path)
     found = rj.hessian.spectrum(rj.problems.orthonormal_teacher(5), saddle, symmetry=FixedSpace((5,)))
     axes = plot.spectrum(found, plot.figure()[1])
     assert sum(len(stems.get_segments()) for stems in axes.collections) == found.sizes["distinct"]
-    negative = int(found["multiplicity"].values[0][found["eigenvalue"].values[0] < 0].sum())
-    assert f"negative ({negative})" in [text.get_text() for text in axes.get_legend().get_texts()]
+    assert f"negative ({int(found['index'][0])})" in [text.get_text() for text in axes.get_legend().get_texts()]
     assert axes.get_xscale() == "symlog"
     saved(axes, tmp_path)
 
@@ -41,9 +39,8 @@ def test_a_density(tmp_path):
 
 def test_spectra_along_a_trajectory(tmp_path):
     times = np.geomspace(0.1, 100, 5)
-    axes = plot.spectrum_along_trajectory(
-        times, np.stack([np.linspace(-1, 1, 5), np.linspace(1, 2, 5)], axis=1), plot.figure()[1]
-    )
+    spectra = np.stack([np.linspace(-1, 1, 5), np.linspace(1, 2, 5)], axis=1)
+    axes = plot.spectrum_along_trajectory(times, spectra, plot.figure()[1])
     assert axes.get_title() == "Negative eigenvalues: 1 at the start, 0 at the end"
     assert axes.get_xscale() == "log"
     saved(axes, tmp_path)
@@ -57,4 +54,3 @@ def test_eigenvalues_against_the_number_of_neurons(tmp_path):
     assert axes.get_yscale() == "log"
     assert len(axes.lines) == 2 + 3 + 1 + 1
     saved(axes, tmp_path)
-    assert jax.config.jax_enable_x64
