@@ -86,6 +86,23 @@ def sampled_spectrum(loss: EmpiricalLoss, net: ShallowReLU, *, bandwidth: float 
     `bandwidth` and exceptions are those of `boundary_term`. The error bars are one standard error of the sample along each
     eigenvector, and what smoothing changes along it, to first order: they hold no certainty, and close eigenvalues repel each
     other by more.
+
+    A saddle of ten students and ten orthonormal teachers, with isotropy S_4 x S_6 and index 3: the Hessian of 100 000 samples
+    has no eigenvalue below 0.08 there, and would call it a strict minimum.
+
+    ```python
+    >>> import jax, jax.numpy as jnp, relujax as rj
+    >>> space = rj.fixed_space.FixedSpace((4, 6))
+    >>> weights = space.embed(jnp.array([-0.467283, 1.035844, 0.471199, -0.008176, 0.008509, -0.000503]))
+    >>> saddle = rj.ShallowReLU(weights, jnp.ones(10), train=("weights",))
+    >>> rj.hessian.dense_eigenvalues(rj.problems.orthonormal_teacher(10), saddle)[:4].round(3).tolist()
+    [-0.018, -0.018, -0.018, 0.005]
+    >>> x = jax.random.normal(jax.random.key(1), (100_000, 10))
+    >>> found = sampled_spectrum(rj.EmpiricalLoss(x, jnp.sum(jnp.maximum(x, 0), axis=1)), saddle)
+    >>> bool(found.almost_everywhere[0] > 0.08), bool(jnp.all(found.with_boundary[:3] + found.errors[:3] < 0))
+    (True, True)
+
+    ```
     """
     term = boundary_term(loss, net, bandwidth=bandwidth)
     smooth = compiled_hessian(loss, net)
