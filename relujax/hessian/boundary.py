@@ -123,9 +123,7 @@ def sampled_spectrum(loss: EmpiricalLoss, net: ShallowReLU, *, bandwidth: float 
 
 def _only_empirical(loss):
     if not isinstance(loss, EmpiricalLoss):
-        raise ValueError(
-            f"a boundary term is for an empirical loss and this is {type(loss).__name__}: its Hessian lacks nothing."
-        )
+        raise ValueError(f"only an empirical loss lacks a boundary term and this is {type(loss).__name__}: take its Hessian.")
 
 
 def _bandwidth(loss, bandwidth):

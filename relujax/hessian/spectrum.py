@@ -33,6 +33,7 @@ Symmetry = FixedSpace | Sequence[tuple[Permutation, Permutation]]
 _DENSE = 6000  # parameters, above which a Hessian takes 300 MB and its spectrum ten seconds
 _WORTH_LOOKING = 400  # parameters, below which a spectrum takes no longer than the search for a symmetry
 _SYMMETRIC = 1e-9
+_BLOCKS = 8  # and extra neurons, above which the small matrices are no longer small
 
 
 def spectrum(
@@ -62,9 +63,10 @@ def spectrum(
     - `key`: for Lanczos' method.
 
     Variables over (point, distinct), ascending and padded with NaN and 0: `eigenvalue`, `multiplicity`, `component` (the
-    irreducible one where it is known) and `lower`, `upper`, between which all members of the group lie for certain; NaN where
-    no bound is known. Over (point): `index` and `nullity`, −1 where the spectrum is not whole; `loss` and `gradient_norm`. The
-    attribute `note` says, for an empirical loss, that this is the almost-everywhere Hessian.
+    irreducible one where it is known) and `lower`, `upper`, between which all members of the group lie for certain, or by
+    Lanczos' method some eigenvalue does; NaN where no bound is known. Over (point): `index` and `nullity`, −1 where the
+    spectrum is not whole; `loss` and `gradient_norm`. The attribute `note` says, for an empirical loss, that this is the
+    almost-everywhere Hessian.
 
     **Raises:** `ValueError` in single precision and for a method that does not apply; `ImportError` without xarray.
 
@@ -160,11 +162,21 @@ def _plan(loss, nets, method, symmetry):
         return _Plan(method, "asked for", [])
     if empirical and suits_reduction(loss, net):
         return _Plan("reduced", f"n + 2m = {reduced_size(loss, net)} is less than half of p = {p}", [])
-    if p >= _WORTH_LOOKING and None not in (found := [_symmetry(loss, net, None) for net in nets]):
+    if p >= _WORTH_LOOKING and None not in (found := _symmetries(loss, nets)):
         return _Plan("symmetric", f"the weights are fixed by {found[0][0].name}", found)
     if p <= _DENSE:
         return _Plan("dense", f"p = {p} is at most {_DENSE}", [])
     return _Plan("lanczos", f"p = {p} exceeds {_DENSE} and no smaller matrix has the same spectrum", [])
+
+
+def _symmetries(loss, nets):
+    """What is found at every network, up to the first that has no symmetry."""
+    found = []
+    for net in nets:
+        found.append(_symmetry(loss, net, None))
+        if found[-1] is None:
+            break
+    return found
 
 
 def _symmetry(loss, net, symmetry):
@@ -175,7 +187,8 @@ def _symmetry(loss, net, symmetry):
     if matrix is None:
         return None
     if symmetry is None:
-        return find_symmetry(matrix, spare=net.dim - loss.teacher.width, tolerance=_SYMMETRIC)
+        found = find_symmetry(matrix, spare=net.dim - loss.teacher.width, tolerance=_SYMMETRIC)
+        return found if found is not None and len(found[0].blocks) + found[0].extra <= _BLOCKS else None
     return symmetry, _coordinates(symmetry, matrix)
 
 
@@ -231,13 +244,10 @@ def _symmetric(loss, net, symmetry, tolerance):
 
 def _whole(loss, stacked, nets, method, enclosures, distance, tolerance):
     p = number_of_parameters(stacked)
-    if method == "dense":
-        values = dense_eigenvalues(loss, stacked)
-    else:
-        found = reduced_eigenvalues(loss, stacked)
-        values = np.sort(np.concatenate([found, np.zeros((len(found), p - found.shape[1]))], axis=1), axis=1)
+    found = dense_eigenvalues(loss, stacked) if method == "dense" else reduced_eigenvalues(loss, stacked)
     rows = []
-    for net, some in zip(nets, values, strict=True):
+    for net, values in zip(nets, found, strict=True):
+        some = np.sort(np.append(values, np.zeros(p - len(values))))
         lower, upper = _bounds(loss, net, distance) if enclosures else (np.full(p, np.nan),) * 2
         groups = _groups(some, tolerance)
         means, lows, highs = (

@@ -100,6 +100,15 @@ def test_a_symmetry_is_found_and_its_components_are_named():
     np.testing.assert_allclose(listed(generated), listed(found), atol=1e-11)
 
 
+def test_points_without_a_symmetry_take_the_whole_matrix():
+    k = 20
+    weights = jnp.array(np.random.default_rng(0).standard_normal((2, k, k)))
+    nets = rj.ShallowReLU(weights, jnp.ones((2, k)), train=("weights",))
+    found = spectrum(rj.problems.orthonormal_teacher(k), nets, enclosures=False)
+    assert found.attrs["method"] == "dense"
+    assert found["eigenvalue"].shape == (2, 400)
+
+
 def test_more_inputs_and_a_turned_teacher():
     """Teachers that are orthonormal but not the unit vectors, in more dimensions than there are teachers."""
     frame = np.linalg.qr(np.random.default_rng(0).standard_normal((9, 9)))[0]
