@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from scipy.optimize import linear_sum_assignment
 
 from .network import RealArray
 from .reduced_loss import Classes, reduced_loss
@@ -67,6 +68,11 @@ class FixedSpace(eqx.Module):
         self.extra, self.spare = int(extra), int(spare)
 
     @property
+    def name(self) -> str:
+        """The group, such as `S_1 x S_9`."""
+        return " x ".join(f"S_{size}" for size in self.blocks)
+
+    @property
     def classes(self) -> Classes:
         """What kinds of rows and columns there are, whatever their numbers."""
         return Classes(tuple(size == 1 for size in self.blocks), self.extra, self.spare)
@@ -118,6 +124,61 @@ class FixedSpace(eqx.Module):
 
     def _sizes(self, sizes):
         return jnp.asarray(self.blocks if sizes is None else sizes, float)
+
+
+def find_symmetry(
+    matrix: Float[RealArray, "m k"], *, spare: int = 0, tolerance: float = 1e-9
+) -> tuple[FixedSpace, Float[np.ndarray, " c"]] | None:
+    """The fixed space with the largest blocks that a matrix lies in once its rows and columns are put in order, or None.
+
+    **Arguments:**
+
+    - `matrix`: students (rows) in the coordinates of at most as many teachers (columns).
+    - `spare`: how many inputs without a teacher there are besides, in which the students are 0.
+    - `tolerance`: how far, relative to its largest entry, the matrix may be from the space.
+
+    **Returns:** the space and the coordinates in it. Rows are paired with columns by assignment; pairs are split by their
+    diagonal entries, then by the sums of what they see of each block, until nothing changes. None when the matrix is then not
+    in the space.
+
+    ```python
+    >>> find_symmetry(np.diag([1.0, -1.0, 1.0]))[0].blocks
+    (1, 2)
+
+    ```
+    """
+    unordered = np.asarray(matrix, float)
+    students, teachers = linear_sum_assignment(-np.abs(unordered))
+    students = students[np.argsort(teachers)]
+    extra = np.setdiff1d(np.arange(len(unordered)), students)
+    matrix = unordered[np.concatenate([students, extra])]
+    k, scale = matrix.shape[1], np.max(np.abs(matrix), initial=1e-300)
+    colours = np.zeros(k, int)
+    square = np.where(np.eye(k) > 0, 0.0, matrix[:k])
+    while True:
+        one = np.eye(colours.max() + 1)[colours]
+        views = np.concatenate([np.diag(matrix)[:, None], matrix[k:].T, square @ one, square.T @ one], axis=1)
+        finer = _split(colours, views, tolerance * scale * k)
+        if finer.max() == colours.max():
+            break
+        colours = finer
+    members = sorted((np.flatnonzero(colours == colour) for colour in range(colours.max() + 1)), key=len)
+    order = np.concatenate(members)
+    ordered = np.pad(matrix[np.concatenate([order, np.arange(k, len(matrix))])][:, order], ((0, 0), (0, spare)))
+    space = FixedSpace([len(block) for block in members], len(extra), spare)
+    coordinates = space.project(ordered)
+    off = np.max(np.abs(coordinates[space.labels()] - ordered), initial=0.0)
+    return (space, coordinates) if off <= tolerance * scale else None
+
+
+def _split(colours, views, width):
+    """Finer colours: members of a colour stay together while no view of theirs has a gap of more than `width`."""
+    for view in views.T:
+        order = np.lexsort((view, colours))
+        new = (np.diff(colours[order]) != 0) | (np.diff(view[order]) > width)
+        colours = np.empty_like(colours)
+        colours[order] = np.concatenate([[0], np.cumsum(new)])
+    return colours
 
 
 _value = jax.jit(reduced_loss, static_argnums=0)

@@ -27,7 +27,7 @@ class FinerSpace:
         self.classes = Classes(tuple(member < 2 or kinds[block] == 3 for block, member in members), extra, int(spare))
         self.source = self._source()
         self.copies: dict[str, list[int]] = {}
-        vectors = []
+        vectors: list[np.ndarray] = []
         for name, off, diagonal in self._components():
             self.copies.setdefault(name, []).append(len(vectors))
             vectors.append(self._flat(off, diagonal))

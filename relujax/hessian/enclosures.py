@@ -8,6 +8,7 @@ from jaxtyping import Float
 from .._precision import require_x64
 from ..network import RealArray
 from .rounding import gamma
+from .solver import one_blas_thread
 
 
 class Enclosure(NamedTuple):
@@ -45,25 +46,15 @@ def enclose(matrix: Float[RealArray, "p p"], *, error: float = 0.0) -> Enclosure
     """
     require_x64("enclose", matrix)
     a, scale = _symmetric(matrix)
-    values, vectors = np.linalg.eigh(a)
-    p = len(a)
-    product = a @ vectors
-    inner = vectors.T @ product
-    # norms are Frobenius, so that γ_p grows with √p and not with the row sums of absolute values
-    size, rounding = np.linalg.norm(vectors), gamma(p + 1)
-    skew = _upward(_norm(np.abs(vectors.T @ vectors - np.eye(p))) + rounding * size**2, p)
-    if not skew < 0.5:
-        raise ArithmeticError(f"the computed eigenvectors are off orthogonality by {skew:.1g}: the matrix cannot be enclosed.")
-    # the spectral norm of the vectors is below 1.5
-    rounded = rounding * size * (1.5 * np.linalg.norm(a) + np.linalg.norm(product)) + gamma(1) * np.linalg.norm(inner)
-    radius = _upward(_norm(np.abs(inner - np.diag(values))) + rounded, p)
-    # symmetrising and scaling moved each entry by at most a rounding
-    slack = _upward(error / scale + gamma(1) * np.linalg.norm(a), p)
-    lower = _divide(values - radius, skew, below=True) - slack
-    upper = _divide(values + radius, skew, below=False) + slack
-    lower, upper = (scale * (lower - gamma(8) * np.abs(lower)), scale * (upper + gamma(8) * np.abs(upper)))
+    with one_blas_thread(len(a)):
+        lower, upper = (scale * end for end in _ends(a, error / scale))
+    return of_intervals(lower, upper)
+
+
+def of_intervals(lower: Float[np.ndarray, " p"], upper: Float[np.ndarray, " p"]) -> Enclosure:
+    """The enclosure with these ends and its counts."""
     negative, positive = int(np.sum(upper < 0)), int(np.sum(lower > 0))
-    return Enclosure(lower, upper, negative, p - negative - positive, positive)
+    return Enclosure(lower, upper, negative, len(lower) - negative - positive, positive)
 
 
 def is_positive_definite(matrix: Float[RealArray, "p p"], *, error: float = 0.0) -> bool:
@@ -84,10 +75,32 @@ def is_positive_definite(matrix: Float[RealArray, "p p"], *, error: float = 0.0)
     diagonal = np.sum(np.abs(np.diag(a)))
     rounded = (gamma(p + 2) / (1 - gamma(p + 2)) + gamma(2)) * diagonal + gamma(1) * np.linalg.norm(a)
     try:
-        np.linalg.cholesky(a - _upward(error / scale + rounded, p) * np.eye(p))
+        with one_blas_thread(p):
+            np.linalg.cholesky(a - _upward(error / scale + rounded, p) * np.eye(p))
     except np.linalg.LinAlgError:
         return False
     return True
+
+
+def _ends(a, error):
+    """The ends of the intervals for a symmetric matrix with entries of about 1."""
+    values, vectors = np.linalg.eigh(a)
+    p = len(a)
+    product = a @ vectors
+    inner = vectors.T @ product
+    # norms are Frobenius, so that γ_p grows with √p and not with the row sums of absolute values
+    size, rounding = np.linalg.norm(vectors), gamma(p + 1)
+    skew = _upward(_norm(np.abs(vectors.T @ vectors - np.eye(p))) + rounding * size**2, p)
+    if not skew < 0.5:
+        raise ArithmeticError(f"the computed eigenvectors are off orthogonality by {skew:.1g}: the matrix cannot be enclosed.")
+    # the spectral norm of the vectors is below 1.5
+    rounded = rounding * size * (1.5 * np.linalg.norm(a) + np.linalg.norm(product)) + gamma(1) * np.linalg.norm(inner)
+    radius = _upward(_norm(np.abs(inner - np.diag(values))) + rounded, p)
+    # symmetrising and scaling moved each entry by at most a rounding
+    slack = _upward(error + gamma(1) * np.linalg.norm(a), p)
+    lower = _divide(values - radius, skew, below=True) - slack
+    upper = _divide(values + radius, skew, below=False) + slack
+    return lower - gamma(8) * np.abs(lower), upper + gamma(8) * np.abs(upper)
 
 
 def _symmetric(matrix):

@@ -44,9 +44,9 @@ def hessian_error(loss: AbstractLoss, net: ShallowReLU, *, distance: float = 0.0
     ```
     """
     if isinstance(loss, EmpiricalLoss) and isinstance(loss.criterion, SquaredError):
-        return _UPWARD * _empirical(loss, net, distance)
+        return float(_UPWARD * _empirical(loss, net, distance))
     if isinstance(loss, PopulationLoss) and net.biases is None and loss.teacher.biases is None:
-        return _UPWARD * _population(loss, net, distance)
+        return float(_UPWARD * _population(loss, net, distance))
     raise ValueError(f"no bound on the rounding of this {type(loss).__name__} is known: give error=, a bound of your own.")
 
 

@@ -67,11 +67,16 @@ def symmetric_spectrum(
     parts = []
     for name, rows in finer.copies.items():
         dimension = _dimension(name, sizes) * (space.spare if name.startswith("extra:") else 1)
-        parts.append(Component(name, dimension, np.linalg.eigvalsh(matrix[np.ix_(rows, rows)])))
+        parts.append(Component(name, dimension, _eigenvalues(matrix[rows[0] : rows[-1] + 1, rows[0] : rows[-1] + 1])))
+    # between 2 and 3 members the polynomial for the dimension of the symmetric component is negative; it counts all the same
     number = (np.sum(sizes) + space.extra) * (np.sum(sizes) + space.spare)
     total = sum(part.dimension * len(part.eigenvalues) for part in parts)
     assert abs(total - number) <= 1e-9 * number, f"the multiplicities add up to {total} and not to {number}"
-    return tuple(parts)
+    return tuple(part for part in parts if part.dimension > 0)
+
+
+def _eigenvalues(block):
+    return np.linalg.eigvalsh(block) if len(block) > 1 else block[0]
 
 
 def _kind(size):

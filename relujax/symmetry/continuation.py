@@ -43,7 +43,7 @@ def follow(name: str, ks: Float[RealArray, " s"], q: Size | None = None) -> list
 
     ```python
     >>> [round(member.loss, 6) for member in follow("A", np.array([6.0, 6.5, 7.0]))]
-    [0.055696, 0.059465, 0.062897]
+    [0.055669, 0.059088, 0.062211]
 
     ```
     """

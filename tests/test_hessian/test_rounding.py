@@ -153,6 +153,11 @@ def exact_population(loss, net):
     return total
 
 
+def off_by(exact, computed):
+    size = range(len(computed))
+    return norm_of([[exact[i, j] - mp.mpf(float(computed[i, j])) for j in size] for i in size])
+
+
 def population(seed, train, near):
     """Students of very different sizes, close to a teacher, to the opposite of one, and to one another."""
     r = np.random.default_rng(seed)
@@ -172,13 +177,8 @@ def test_the_rounding_of_a_population_hessian_is_covered_at_all_angles(train, ne
     with mp.workdps(60):
         for seed in range(3):
             loss, net = population(seed, train, near)
-            computed = np.asarray(hessian(loss, net))
-            exact = exact_population(loss, net)
-            off = norm_of(
-                [[exact[i, j] - mp.mpf(float(computed[i, j])) for j in range(len(computed))] for i in range(len(computed))]
-            )
-            bound = hessian_error(loss, net)
-            assert off <= bound
+            computed, bound = np.asarray(hessian(loss, net)), hessian_error(loss, net)
+            assert off_by(exact_population(loss, net), computed) <= bound
             assert bound < 1e-8 * np.linalg.norm(computed)
 
 
@@ -191,9 +191,7 @@ def test_every_network_within_the_distance_is_covered_on_gaussian_inputs(train, 
             loss, net = population(seed, train, 1e-4)
             computed, bound = np.asarray(hessian(loss, net)), hessian_error(loss, net, distance=distance)
             for _ in range(2):
-                exact = exact_population(loss, moved(net, distance, r))
-                size = range(len(computed))
-                assert norm_of([[exact[i, j] - mp.mpf(float(computed[i, j])) for j in size] for i in size]) <= bound
+                assert off_by(exact_population(loss, moved(net, distance, r)), computed) <= bound
 
 
 def test_no_bound_is_finite_where_a_neuron_can_vanish():
