@@ -1,4 +1,4 @@
-"""`python -m benchmarks [census] [hand-over] [ensemble] [hessian] [--write NAME]`: measure, print, and keep the tables."""
+"""`python -m benchmarks [census] [hand-over] [ensemble] [hessian] [families] [published-table] [--write NAME]`: measure, print, and keep the tables."""
 
 import argparse
 
@@ -6,10 +6,17 @@ import jax
 
 jax.config.update("jax_enable_x64", True)
 
-from . import census, ensemble, hessian  # noqa: E402
+from . import census, ensemble, families, hessian  # noqa: E402
 from .common import RESULTS  # noqa: E402
 
-BENCHMARKS = {"census": census.run, "hand-over": census.hand_over, "ensemble": ensemble.run, "hessian": hessian.run}
+BENCHMARKS = {
+    "census": census.run,
+    "hand-over": census.hand_over,
+    "ensemble": ensemble.run,
+    "hessian": hessian.run,
+    "families": families.run,
+    "published-table": families.published_table,
+}
 
 
 def main():
