@@ -1,4 +1,4 @@
-"""`python -m benchmarks [census] [hand-over] [ensemble] [hessian] [families] [published-table] [--write NAME]`: measure, print, and keep the tables."""
+"""`python -m benchmarks [NAME …] [--write FILE]`: measure, print, and keep the tables."""
 
 import argparse
 
@@ -22,7 +22,7 @@ BENCHMARKS = {
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("which", nargs="*", choices=[*BENCHMARKS, []], help="all of them when none is named")
-    parser.add_argument("--write", metavar="NAME", help="also write benchmarks/results/NAME.md")
+    parser.add_argument("--write", metavar="FILE", help="also write benchmarks/results/FILE.md")
     arguments = parser.parse_args()
     parts = []
     for name in arguments.which or BENCHMARKS:
