@@ -50,14 +50,17 @@ class Family:
 
     @cached_property
     def spectrum(self) -> list[Component]:
-        """The eigenvalues of the Hessian over the weights, by irreducible component (`hessian.symmetric_spectrum`)."""
-        return list(symmetric_spectrum(self.space, self.coordinates))
+        """`(component, dimension, eigenvalues)` of the Hessian over the weights (`hessian.symmetric_spectrum`).
+
+        Each eigenvalue occurs `dimension` times, a whole number for whole block sizes.
+        """
+        return [part._replace(dimension=_whole(part.dimension)) for part in symmetric_spectrum(self.space, self.coordinates)]
 
     @property
     def index(self) -> Size:
         """The number of negative eigenvalues, with multiplicities; whole for whole k."""
         total = sum(part.dimension * int(np.sum(part.eigenvalues < -1e-9 * self._largest)) for part in self.spectrum)
-        return round(total) if abs(total - round(total)) < 1e-6 else total
+        return _whole(total)
 
     @property
     def min_eigenvalue(self) -> float:
@@ -67,6 +70,11 @@ class Family:
     @property
     def _largest(self):
         return max(float(np.max(np.abs(part.eigenvalues))) for part in self.spectrum)
+
+
+def _whole(number):
+    """A number as an integer where it is one."""
+    return int(number) if float(number).is_integer() else number
 
 
 def family(name: str, k: Size, q: Size | None = None) -> Family:
@@ -112,7 +120,7 @@ def member(shape: Shape, solved: Solved) -> Family:
     k, point = math.fsum(space.blocks), own_coordinates(space, solved.coordinates)
     return Family(
         name=shape.name,
-        k=int(k) if k.is_integer() else k,
+        k=_whole(k),
         blocks=space.blocks,
         extra=space.extra,
         coordinates=point,
