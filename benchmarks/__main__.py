@@ -1,4 +1,4 @@
-"""`python -m benchmarks [census] [hand-over] [ensemble] [hessian] [--write NAME]`: measure, print, and keep the tables."""
+"""`python -m benchmarks [NAME …] [--write FILE]`: measure, print, and keep the tables."""
 
 import argparse
 
@@ -6,16 +6,23 @@ import jax
 
 jax.config.update("jax_enable_x64", True)
 
-from . import census, ensemble, hessian  # noqa: E402
+from . import census, ensemble, families, hessian  # noqa: E402
 from .common import RESULTS  # noqa: E402
 
-BENCHMARKS = {"census": census.run, "hand-over": census.hand_over, "ensemble": ensemble.run, "hessian": hessian.run}
+BENCHMARKS = {
+    "census": census.run,
+    "hand-over": census.hand_over,
+    "ensemble": ensemble.run,
+    "hessian": hessian.run,
+    "families": families.run,
+    "published-table": families.published_table,
+}
 
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("which", nargs="*", choices=[*BENCHMARKS, []], help="all of them when none is named")
-    parser.add_argument("--write", metavar="NAME", help="also write benchmarks/results/NAME.md")
+    parser.add_argument("--write", metavar="FILE", help="also write benchmarks/results/FILE.md")
     arguments = parser.parse_args()
     parts = []
     for name in arguments.which or BENCHMARKS:

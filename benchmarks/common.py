@@ -13,16 +13,24 @@ import jax
 RESULTS = Path(__file__).parent / "results"
 
 
-def interleaved(rivals: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Wall seconds of every rival, called in turn `repeats` times after one call that compiles."""
+def interleaved(
+    rivals: dict[str, Callable[[], object]], repeats: int, *, clock: Callable[[], float] = time.perf_counter, settle: bool = False
+) -> dict[str, list[float]]:
+    """Seconds of every rival, called in turn `repeats` times after one call that compiles.
+
+    `clock` tells wall time, or with `time.process_time` that of the processor, which other programs do not change. `settle` calls
+    each rival once more, untimed, before it is timed: what another one left of caches and memory does not count then.
+    """
     for run in rivals.values():
         jax.block_until_ready(run())
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for _ in range(repeats):
         for name, run in rivals.items():
-            began = time.perf_counter()
+            if settle:
+                jax.block_until_ready(run())
+            began = clock()
             jax.block_until_ready(run())
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(clock() - began)
     return seconds
 
 

@@ -15,8 +15,6 @@ derivative rules. Third derivatives do not exist and are not offered.
 `biased_arccos` has the same functions for neurons with biases.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
@@ -27,7 +25,7 @@ from .network import RealArray
 # arcsin(x)/x for |x| <= 1/√2 as a polynomial in y = 4x² − 1: the interpolant at 20 Chebyshev nodes, found with 60 digits and
 # off by 4e-18. The nearest singularity x² = 1 sits at y = 3, hence the decay of the coefficients. XLA's own arcsine goes
 # through arctan2 and takes several times as long.
-_ARCSINE = (
+ARCSINE = (
     1.0471975511965979,
     0.05375149359132689,
     0.0077989022389741295,
@@ -163,8 +161,11 @@ class _Pairs:
         self.open = jnp.where(both, jnp.pi - 2 * jnp.arctan2(size_difference, size_total), 0.0)
         self.apart = over(difference, size_difference)
         self.halfway = over(total, size_total)
-        # v̂ − cos θ ŵ = −(difference) + |difference|²/2 ŵ; its length is sin θ
-        self.across = over((size_difference**2 / 2)[:, None] * unit - difference, self.sine)
+        # v̂ − cos θ ŵ, of length sin θ, from the shorter of the two so that nothing cancels
+        acute = size_difference < size_total
+        from_difference = (size_difference**2 / 2)[:, None] * unit - difference
+        from_total = total - (size_total**2 / 2)[:, None] * unit
+        self.across = over(jnp.where(acute[:, None], from_difference, from_total), self.sine)
         self.bend = jnp.where(both, self.sine * norms, 0.0) / (2 * jnp.pi * jnp.where(norm > 0, norm, 1.0))
 
 
@@ -235,31 +236,15 @@ def over(vectors, norms):
     return vectors / jnp.where(norms > 0, norms, 1.0)[..., None]
 
 
-def arcsine_over_argument(y):
-    """arcsin(x)/x for |x| <= 1/√2 from `y = 4x² − 1`."""
-    return polynomial(_ARCSINE, y)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def polynomial(coefficients, y):
-    """`Σ_i coefficients[i] yⁱ` by Horner's rule, with derivatives by the same."""
-    series = jnp.full_like(y, coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
-        series = series * y + coefficient
-    return series
-
-
-@polynomial.defjvp
-def _polynomial_jvp(coefficients, primals, tangents):
-    derivative = tuple(i * coefficient for i, coefficient in enumerate(coefficients))[1:] or (0.0,)
-    return polynomial(coefficients, *primals), polynomial(derivative, *primals) * tangents[0]
-
-
 def _cosine_sine_arcsine(left, right):
     """Cosine, sine and arcsine of the cosine between unit rows; all three from one clipped number, so that they agree."""
     cosine = jnp.clip(left @ right.T, -1.0, 1.0)
     sine = jnp.sqrt((1 - cosine) * (1 + cosine))
     small = jnp.minimum(jnp.abs(cosine), sine)
-    arcsine = small * arcsine_over_argument(4 * small**2 - 1)
+    y = 4 * small**2 - 1
+    series = jnp.full_like(y, ARCSINE[-1])
+    for coefficient in ARCSINE[-2::-1]:
+        series = series * y + coefficient
+    arcsine = small * series
     arcsine = jnp.where(jnp.abs(cosine) <= sine, arcsine, jnp.pi / 2 - arcsine)
     return cosine, sine, jnp.where(cosine < 0, -arcsine, arcsine)

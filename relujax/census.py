@@ -217,18 +217,20 @@ def _points(loss, points, norms, groups):
 
 
 def _names(loss, points, number):
-    """Family names and isotropies; both only for as many students as interchangeable teachers."""
+    """Family names and isotropies; both only for at least as many students as interchangeable teachers, one an input."""
     if isinstance(loss, EmpiricalLoss) or number == 0:
         return ["unnamed"] * number, [""] * number
     inside = coordinates(loss, points)
     k = loss.teacher.width
-    square = has_interchangeable_teacher(loss) and points.width == k and np.all(np.abs(inside[:, :, k:]) < 1e-9)
+    comparable = has_interchangeable_teacher(loss) and points.width >= k and np.all(np.abs(inside[:, :, k:]) < 1e-9)
     names, isotropies = [], []
     for value, matrix in zip(losses(loss, points), inside, strict=True):
-        if square:
+        if comparable:
             name, found = identify(matrix[:, :k], float(value))
             names.append(name)
-            isotropies.append(found.name if found.residual < 1e-5 else "")
+            # more students than teachers have continua of global minima, of all isotropies
+            said = found.residual < 1e-5 and (name != "global" or points.width == k)
+            isotropies.append(found.name if said else "")
         else:
             names.append("global" if value <= 1e-14 * k else "unnamed")
             isotropies.append("")

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from scipy.optimize import linear_sum_assignment
 
 from .network import RealArray
 from .reduced_loss import Classes, reduced_loss
@@ -67,6 +68,11 @@ class FixedSpace(eqx.Module):
         self.extra, self.spare = int(extra), int(spare)
 
     @property
+    def name(self) -> str:
+        """The group, such as `S_1 x S_9`."""
+        return " x ".join(f"S_{size}" for size in self.blocks)
+
+    @property
     def classes(self) -> Classes:
         """What kinds of rows and columns there are, whatever their numbers."""
         return Classes(tuple(size == 1 for size in self.blocks), self.extra, self.spare)
@@ -102,7 +108,7 @@ class FixedSpace(eqx.Module):
 
     def scales(self, sizes: Sizes | None = None) -> Float[Array, " c"]:
         """The square root of how many entries each coordinate stands for; times coordinates, an isometry."""
-        return _scales(self.classes, self._sizes(sizes))
+        return jnp.sqrt(self.classes.counts(self._sizes(sizes)))
 
     def reduced_loss(self, coordinates: Float[RealArray, " c"], sizes: Sizes | None = None) -> Float[Array, ""]:
         """The loss, with its ½, of the matrix with these entries against the teacher I."""
@@ -120,12 +126,59 @@ class FixedSpace(eqx.Module):
         return jnp.asarray(self.blocks if sizes is None else sizes, float)
 
 
-def _scales(classes, sizes):
-    r = len(classes.single)
-    rows, columns = (jnp.concatenate([sizes, jnp.ones(n - r)]) for n in (classes.rows, classes.columns))
-    own = np.eye(classes.rows, classes.columns) * (np.arange(classes.rows) < r)[:, None]
-    counts = rows[:, None] * (columns - own)
-    return jnp.sqrt(jnp.concatenate([sizes, counts[classes.places()[0] >= 0]]))
+def find_symmetry(
+    matrix: Float[RealArray, "m k"], *, spare: int = 0, tolerance: float = 1e-9
+) -> tuple[FixedSpace, Float[np.ndarray, " c"]] | None:
+    """The fixed space with the largest blocks that a matrix lies in once its rows and columns are put in order, or None.
+
+    **Arguments:**
+
+    - `matrix`: students (rows) in the coordinates of at most as many teachers (columns).
+    - `spare`: how many inputs without a teacher there are besides, in which the students are 0.
+    - `tolerance`: how far, relative to its largest entry, the matrix may be from the space.
+
+    **Returns:** the space and the coordinates in it. Rows are paired with columns by assignment; pairs are split by their
+    diagonal entries, then by the sums of what they see of each block, until nothing changes. None when the matrix is then not
+    in the space.
+
+    ```python
+    >>> find_symmetry(np.diag([1.0, -1.0, 1.0]))[0].blocks
+    (1, 2)
+
+    ```
+    """
+    unordered = np.asarray(matrix, float)
+    students, teachers = linear_sum_assignment(-np.abs(unordered))
+    students = students[np.argsort(teachers)]
+    extra = np.setdiff1d(np.arange(len(unordered)), students)
+    matrix = unordered[np.concatenate([students, extra])]
+    k, scale = matrix.shape[1], np.max(np.abs(matrix), initial=1e-300)
+    colours = np.zeros(k, int)
+    square = np.where(np.eye(k) > 0, 0.0, matrix[:k])
+    while True:
+        one = np.eye(colours.max() + 1)[colours]
+        views = np.concatenate([np.diag(matrix)[:, None], matrix[k:].T, square @ one, square.T @ one], axis=1)
+        finer = _split(colours, views, tolerance * scale * k)
+        if finer.max() == colours.max():
+            break
+        colours = finer
+    members = sorted((np.flatnonzero(colours == colour) for colour in range(colours.max() + 1)), key=len)
+    order = np.concatenate(members)
+    ordered = np.pad(matrix[np.concatenate([order, np.arange(k, len(matrix))])][:, order], ((0, 0), (0, spare)))
+    space = FixedSpace([len(block) for block in members], len(extra), spare)
+    coordinates = space.project(ordered)
+    off = np.max(np.abs(coordinates[space.labels()] - ordered), initial=0.0)
+    return (space, coordinates) if off <= tolerance * scale else None
+
+
+def _split(colours, views, width):
+    """Finer colours: members of a colour stay together while no view of theirs has a gap of more than `width`."""
+    for view in views.T:
+        order = np.lexsort((view, colours))
+        new = (np.diff(colours[order]) != 0) | (np.diff(view[order]) > width)
+        colours = np.empty_like(colours)
+        colours[order] = np.concatenate([[0], np.cumsum(new)])
+    return colours
 
 
 _value = jax.jit(reduced_loss, static_argnums=0)
@@ -133,10 +186,10 @@ _value = jax.jit(reduced_loss, static_argnums=0)
 
 @functools.partial(jax.jit, static_argnums=0)
 def _gradient(classes, coordinates, sizes):
-    return jax.grad(reduced_loss, argnums=1)(classes, coordinates, sizes) / _scales(classes, sizes)
+    return jax.grad(reduced_loss, argnums=1)(classes, coordinates, sizes) / jnp.sqrt(classes.counts(sizes))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _hessian(classes, coordinates, sizes):
-    scales = _scales(classes, sizes)
+    scales = jnp.sqrt(classes.counts(sizes))
     return jax.hessian(reduced_loss, argnums=1)(classes, coordinates, sizes) / jnp.outer(scales, scales)

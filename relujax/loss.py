@@ -182,11 +182,11 @@ class PopulationLoss(AbstractLoss):
             )
 
     def __call__(self, net):
-        kernel, _, vectors, coefficients = self._sum_of_neurons(net)
+        kernel, _, vectors, coefficients = self.sum_of_neurons(net)
         return kernel.value(vectors, coefficients)
 
     def gradient(self, net):
-        kernel, rows, vectors, coefficients = self._sum_of_neurons(net)
+        kernel, rows, vectors, coefficients = self.sum_of_neurons(net)
         force = kernel.forces(rows, vectors, coefficients)
         return _only_trained(
             net,
@@ -196,7 +196,7 @@ class PopulationLoss(AbstractLoss):
         )
 
     def hessian(self, net):
-        kernel, rows, vectors, coefficients = self._sum_of_neurons(net)
+        kernel, rows, vectors, coefficients = self.sum_of_neurons(net)
         m = net.width
         bend = kernel.own_hessian(rows, vectors, coefficients)
         pairs = net.amplitudes[:, None] * net.amplitudes
@@ -213,7 +213,7 @@ class PopulationLoss(AbstractLoss):
         sizes, teachers = (jnp.linalg.norm(hidden_vectors(n), axis=-1) for n in (net, self.teacher))
         return jnp.any(sizes <= 1e-14 * jnp.maximum(jnp.max(sizes), jnp.max(teachers)))
 
-    def _sum_of_neurons(self, net):
+    def sum_of_neurons(self, net):
         """The kernel, the student's hidden vectors, and f − f* as one sum of neurons: its vectors and coefficients."""
         teacher = self.teacher
         if net.dim != teacher.dim:

@@ -193,3 +193,80 @@ def _label(dataset, point, *, isotropy=False):
     if name == "unnamed" and not group:
         return f"end point {point + 1}"
     return f"{name}  {group}" if isotropy and group else name
+
+
+def spectrum(dataset, ax, point: int = 0):
+    """Every eigenvalue of one point of a `hessian.spectrum` as a stem as high as its multiplicity, coloured by component."""
+    counts = dataset["multiplicity"].values[point]
+    there = counts > 0
+    values, counts = dataset["eigenvalue"].values[point][there], counts[there]
+    names = dataset["component"].values[point][there]
+    kinds = np.array([str(name).removeprefix("extra:").split("_")[0] if "x" not in str(name) else "std ⊗ std" for name in names])
+    for colour, kind in zip(COLOURS, dict.fromkeys(kinds), strict=False):
+        these = kinds == kind
+        ax.vlines(values[these], 0.7, counts[these], color=colour, lw=1.2, alpha=0.7)
+        ax.plot(values[these], counts[these], "o", ms=4, color=colour, label=kind or None)
+    negative = values < -dataset.attrs["tolerance"] * np.max(np.abs(values), initial=0.0)
+    if np.any(negative):
+        ax.plot(values[negative], counts[negative], "x", ms=9, color="black", label=f"negative ({counts[negative].sum()})")
+    _scale_for_spectra(ax.set_xscale, values)
+    ax.set(yscale="log", ylim=(0.7, None), xlabel="Hessian eigenvalue", ylabel="multiplicity")
+    ax.set_title(f"Spectrum at loss {_shown_loss(float(dataset['loss'].values[point]), 6)}, {dataset.attrs['method']}")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=8, frameon=False)
+    return ax
+
+
+def spectral_density(density, ax, width: float | None = None):
+    """The density of `hessian.density` on a logarithmic scale, spread out by `width`, 1 % of the range when it is None."""
+    low, high = density.nodes[0], density.nodes[-1]
+    width = 0.01 * (high - low or 1.0) if width is None else width
+    grid = np.linspace(low - 5 * width, high + 5 * width, 2000)
+    heights = density(grid, width)
+    floor = 0.1 / (density.parameters * width)
+    ax.fill_between(grid, floor, np.maximum(heights, floor), color=COLOURS[0], alpha=0.4, lw=0)
+    ax.plot(grid, np.maximum(heights, floor), color=COLOURS[0], lw=1)
+    ax.axvline(0, color="black", lw=0.6)
+    ax.set(yscale="log", ylim=(floor, None), xlim=(grid[0], grid[-1]), xlabel="Hessian eigenvalue", ylabel="density")
+    ax.set_title(f"{density.parameters} eigenvalues, {100 * density.mass(high=-width):.2g} % of them below {-width:.2g}")
+    return ax
+
+
+def spectrum_along_trajectory(times, spectra, ax):
+    """Eigenvalues (time, p), ascending, against time: one line for each, the negative ones in another colour."""
+    spectra, times = np.asarray(spectra), np.asarray(times)
+    largest = np.max(np.abs(spectra), initial=1e-300)
+    for line in spectra.T:
+        ax.plot(times, line, color=COLOURS[0], lw=0.7, alpha=0.6)
+        ax.plot(times, np.where(line < -1e-9 * largest, line, np.nan), color=COLOURS[1], lw=1)
+    ax.axhline(0, color="black", lw=0.6)
+    index = np.sum(spectra < -1e-9 * largest, axis=1)
+    ax.set_yscale("symlog", linthresh=1e-2 * largest)
+    ax.set(xlabel="gradient flow time", ylabel="Hessian eigenvalue")
+    ax.set_title(f"Negative eigenvalues: {index[0]} at the start, {index[-1]} at the end")
+    if times[0] > 0 and times[-1] > 20 * times[0]:
+        ax.set_xscale("log")
+    return ax
+
+
+def eigenvalues_against_size(sizes, spectra, ax):
+    """Eigenvalues of `hessian.symmetric_spectrum` at points of every size against the number of neurons, by component."""
+    names = dict.fromkeys(part.name for parts in spectra for part in parts)
+    for colour, name in zip(COLOURS * (1 + len(names) // len(COLOURS)), names, strict=False):
+        lines = [[part.eigenvalues for part in parts if part.name == name] for parts in spectra]
+        copies = max(len(found[0]) for found in lines if found)
+        values = np.array([found[0] if found else np.full(copies, np.nan) for found in lines])
+        ax.plot(sizes, values, ".-", color=colour, lw=1, ms=4, label=[name, *[None] * (copies - 1)])
+    _scale_for_spectra(ax.set_yscale, np.concatenate([part.eigenvalues for parts in spectra for part in parts]))
+    ax.set(xscale="log", xlabel="neurons k", ylabel="Hessian eigenvalue", title="Spectra at symmetric points")
+    ax.legend(fontsize=8, frameon=False, ncols=2)
+    return ax
+
+
+def _scale_for_spectra(set_scale, values):
+    """A logarithmic scale where all eigenvalues are positive, else one that is linear next to 0."""
+    largest = np.max(np.abs(values), initial=1e-300)
+    if np.all(values > 1e-9 * largest):
+        set_scale("log")
+    else:
+        set_scale("symlog", linthresh=0.1 * largest)

@@ -12,13 +12,15 @@ for millions of neurons.
 """
 
 import math
+from functools import cache, partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .arccos import arcsine_over_argument, polynomial
+from .arccos import ARCSINE
 from .network import RealArray
 
 _LARGEST = math.pi / 2 - 1  # G(1) − G(0)
@@ -73,11 +75,23 @@ class Classes(NamedTuple):
 
     def places(self) -> tuple[np.ndarray, int]:
         """The number of the coordinate in each (row, column) off the diagonal, −1 where there is none, and their total."""
+        return _places(self)
+
+    def counts(self, sizes: Float[RealArray, " r"]) -> Float[Array, " c"]:
+        """How many entries of the matrix each coordinate stands for."""
         r = len(self.single)
-        there = np.ones((self.rows, self.columns), bool)
-        there[np.arange(r), np.arange(r)] = ~np.array(self.single, bool)
-        places = np.where(there, r - 1 + np.cumsum(there).reshape(there.shape), -1)
-        return places, r + int(there.sum())
+        rows, columns = (jnp.concatenate([sizes, jnp.ones(number - r)]) for number in (self.rows, self.columns))
+        own = np.eye(self.rows, self.columns) * (np.arange(self.rows) < r)[:, None]
+        return jnp.concatenate([sizes, (rows[:, None] * (columns - own))[self.places()[0] >= 0]])
+
+
+@cache
+def _places(classes):
+    r = len(classes.single)
+    there = np.ones((classes.rows, classes.columns), bool)
+    there[np.arange(r), np.arange(r)] = ~np.array(classes.single, bool)
+    places = np.where(there, r - 1 + np.cumsum(there).reshape(there.shape), -1)
+    return places, r + int(there.sum())
 
 
 def reduced_loss(classes: Classes, coordinates: Float[RealArray, " c"], sizes: Float[RealArray, " r"]) -> Float[Array, ""]:
@@ -202,9 +216,21 @@ def _even_part(inner_squares, gram, norm_squares):
     cosine, sine = inner_squares / norm_squares, gram / norm_squares
     aligned = cosine > 0.5
     cosine, sine = jnp.where(aligned, 0.25, cosine), jnp.where(aligned, sine, 0.25)
-    beyond = cosine * (arcsine_over_argument(4 * cosine - 1) - 1 / (1 + jnp.sqrt(1 - cosine)))
-    lacking = jnp.pi / 2 * sine / (1 + jnp.sqrt(1 - sine)) - sine * _root(sine) * polynomial(_SINE_MINUS, 4 * sine - 1)
+    beyond = cosine * (_polynomial(ARCSINE, 4 * cosine - 1) - 1 / (1 + jnp.sqrt(1 - cosine)))
+    lacking = jnp.pi / 2 * sine / (1 + jnp.sqrt(1 - sine)) - sine * _root(sine) * _polynomial(_SINE_MINUS, 4 * sine - 1)
     return _EvenPart(jnp.where(aligned, _LARGEST - lacking, beyond), jnp.where(aligned, lacking, _LARGEST - beyond))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _polynomial(coefficients, y):
+    """`Σ_i coefficients[i] yⁱ`, a loop that compiles in no time, and its derivatives by others."""
+    return jnp.polyval(jnp.array(coefficients[::-1]), y, unroll=1)
+
+
+@_polynomial.defjvp
+def _polynomial_jvp(coefficients, primals, tangents):
+    derivative = tuple(i * coefficient for i, coefficient in enumerate(coefficients))[1:] or (0.0,)
+    return _polynomial(coefficients, *primals), _polynomial(derivative, *primals) * tangents[0]
 
 
 def _root(x):

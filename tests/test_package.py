@@ -22,7 +22,7 @@ FLOORS = [
     ["_extras", "_precision", "_status", "parallel"],
     ["network"],
     ["arccos", "orthant", "initialise"],
-    ["biased_arccos", "reduced_loss"],
+    ["biased_arccos", "reduced_loss", "theory"],
     ["loss", "fixed_space"],
     ["problems", "datasets"],
     ["points"],

@@ -19,8 +19,9 @@ from .newton import polish_minima
 from .polish import PolishStatus, polish
 from .taylor import losses
 
-# how loosely the flow may be followed without changing its end, and when its slow approach begins
-_FAR, _NEAR = 1e-3, 3e-4
+# how loosely the flow may be followed without changing its end (more loosely is no cheaper: stability bounds the steps), and
+# when its slow approach begins
+_FAR, _NEAR = 1e-4, 3e-4
 _APPROACH = 0.1
 _MAX_STEPS = 100_000
 _CHUNK = 16

@@ -42,16 +42,22 @@ class KnownMinima:
     def __init__(self, loss: AbstractLoss):
         self.loss, self.teachers = loss, interchangeable_teachers(loss)
         self._points: list[np.ndarray] = []
+        self._signatures: list[np.ndarray] = []
         self._weights: list[np.ndarray] = []
         self._losses: list[float] = []
         self._smallest: list[float] = []
         self._norms: list[float] = []
 
+    @property
+    def number(self) -> int:
+        """How many minima are known."""
+        return len(self._points)
+
     def can_match(self, nets: ShallowReLU) -> bool:
-        """Whether equal points differ by permutations alone, and a dense Hessian is at hand for the proof."""
+        """Whether only weights move, equal points differ by permutations alone, and a dense Hessian is at hand for the proof."""
         rotates = bool(self.teachers) and self.loss.teacher.weights.shape[1] > self.teachers  # type: ignore[attr-defined]
-        same_amplitudes = nets.trained == ("weights",) and np.ptp(np.asarray(nets.amplitudes)) == 0 and nets.biases is None
-        return not rotates and same_amplitudes and number_of_parameters(nets) <= _LARGEST_MATRIX
+        plain = nets.trained == ("weights",) and nets.biases is None and bool(np.all(np.asarray(nets.amplitudes) == 1))
+        return not rotates and plain and number_of_parameters(nets) <= _LARGEST_MATRIX
 
     def add(self, nets: ShallowReLU, gradient_norms: Float[np.ndarray, " B"]) -> None:
         """Take up the minima of a stack, at machine precision; those that are known already are left out."""
@@ -62,6 +68,7 @@ class KnownMinima:
             if self._nearest(point, values[i], 1e-10, 1e-6) is None:
                 net = take(nets, i)
                 self._points.append(point)
+                self._signatures.append(np.sort(point, axis=None))
                 self._weights.append(np.asarray(net.weights))
                 self._losses.append(float(values[i]))
                 self._smallest.append(float(eigenvalues(np.asarray(taylor(self.loss, net)[2]))[0]))
@@ -88,15 +95,17 @@ class KnownMinima:
 
     def _nearest(self, point, loss, loss_gap, farthest):
         """The nearest known minimum within `farthest`, with the permutations that align it and its distance, or None."""
+        if not self._points:
+            return None
+        above = loss - np.array(self._losses)
+        # sorting entries brings two matrices at least as close as any permutation of rows and columns does
+        bounds = np.linalg.norm(np.array(self._signatures) - np.sort(point, axis=None), axis=1)
         best = None
-        for which, (other, level) in enumerate(zip(self._points, self._losses, strict=True)):
-            # sorting entries brings two matrices at least as close as any permutation of rows and columns does
-            bound = np.linalg.norm(np.sort(point, axis=None) - np.sort(other, axis=None))
-            if not -1e-10 <= loss - level <= loss_gap or bound > farthest:
-                continue
+        for which in map(int, np.flatnonzero((above >= -1e-10) & (above <= loss_gap) & (bounds <= farthest))):
+            other = self._points[which]
             rows, columns = align(other, point, teachers=self.teachers)
             distance = float(np.linalg.norm(other[rows][:, columns] - point))
-            if distance <= min(farthest, np.inf if best is None else best[3]):
+            if distance <= (farthest if best is None else best[3]):
                 best = which, rows, columns, distance
         return best
 

@@ -20,7 +20,7 @@ from ..network import (
     ravel,
     take,
 )
-from .kinks import kink_conditions
+from .kinks import curvature_along, kink_conditions
 from .taylor import taylor
 
 
@@ -29,14 +29,14 @@ class PointStatus(Status):
 
     - `MINIMUM`: critical, no negative eigenvalue, and every null direction explained (`Verdict.nullity_explained`).
     - `KINK_MINIMUM`: on kinks of an empirical loss, critical in Clarke's sense, without a direction of first-order descent,
-      and without a negative eigenvalue of the Hessian along directions that stay on the kinks.
+      and without a negative eigenvalue of the Hessian along the directions that are flat to first order.
     - `SADDLE`: critical, with a negative eigenvalue.
     - `DESCENT_POINT`: on kinks of an empirical loss, with a direction of first-order descent that the almost-everywhere
       gradient does not show.
     - `DEGENERATE`: critical, no negative eigenvalue, with null directions that nothing explains.
     - `NOT_CRITICAL`: the gradient norm is above the tolerance.
     - `ESCAPING`: not critical, far from the origin and moving away from it while the loss is flat.
-    - `UNDECIDED`: the Hessian does not exist, or is not finite.
+    - `UNDECIDED`: the Hessian does not exist or is not finite, or on kinks the conditions that were tested do not settle it.
     """
 
     MINIMUM = 0
@@ -56,7 +56,7 @@ class Verdict(eqx.Module):
     - `index`, `nullity`: eigenvalues below `−null_tolerance λ_max`, and within it.
     - `nullity_explained`: null directions that rescaling, dead neurons and parallel neurons account for.
     - `min_eigenvalue`, `max_eigenvalue`, and all `eigenvalues`, ascending. On kinks they are those of the Hessian along the
-      directions that stay on them, filled up with NaN.
+      directions that stay on them, or leave them without first-order change, filled up with NaN.
     - `gradient_norm` (on kinks that of the smallest element of Clarke's set), `loss`, and `dead`, the number of
       neurons that never fire.
     """
@@ -119,17 +119,17 @@ def _classify_one(loss, net, gradient_tolerance, null_tolerance):
     finite = all(np.all(np.isfinite(array)) for array in (matrix, norm, *jax.tree.leaves(net)))
     kinks = kink_conditions(loss, net) if isinstance(loss, EmpiricalLoss) and finite else None
     if kinks is not None:
-        # along directions that stay on the kinks the loss is smooth
-        matrix, norm = kinks.tangent.T @ matrix @ kinks.tangent, kinks.clarke_residual
+        matrix, norm = kinks.tangent.T @ kinks.hessian @ kinks.tangent, kinks.clarke_residual
     values = np.asarray(eigenvalues(matrix)) if finite else np.full(len(matrix), np.nan)
     largest = np.max(np.abs(values), initial=0.0)
     index = int(np.sum(values < -null_tolerance * largest))
     nullity = int(np.sum(np.abs(values) <= null_tolerance * largest))
     # on kinks, too, the loss is convex in the products a_j (w_j, b_j) along directions that stay on them
-    explained = nullity if kinks is not None or not finite else min(_explained_nullity(loss, net), nullity)
+    convex = not finite or (kinks is not None and kinks.pairs > 0)
+    explained = nullity if convex else min(_explained_nullity(loss, net), nullity)
     status = _status(loss, net, float(value), norm, values, index, nullity - explained, gradient_tolerance)
-    if kinks is not None and status in (PointStatus.MINIMUM, PointStatus.SADDLE):
-        status = _status_at_kinks(status, kinks, gradient_tolerance)
+    if kinks is not None and status in (PointStatus.MINIMUM, PointStatus.SADDLE, PointStatus.DEGENERATE):
+        status = _status_at_kinks(status, loss, net, kinks, gradient_tolerance, null_tolerance * largest)
     padding = np.full(number_of_parameters(net) - len(values), np.nan)
     return Verdict(
         status=status,
@@ -145,10 +145,21 @@ def _classify_one(loss, net, gradient_tolerance, null_tolerance):
     )
 
 
-def _status_at_kinks(status, kinks, tolerance):
-    if kinks.descent > tolerance:
+def _status_at_kinks(status, loss, net, kinks, gradient_tolerance, threshold):
+    if kinks.descent > gradient_tolerance:
         return PointStatus.DESCENT_POINT
-    return PointStatus.KINK_MINIMUM if status == PointStatus.MINIMUM else status
+    if kinks.silent_saddle or (status == PointStatus.SADDLE and _falls_off(loss, net, kinks, threshold)):
+        return PointStatus.SADDLE
+    if status == PointStatus.SADDLE or not kinks.complete:
+        return PointStatus.UNDECIDED
+    return PointStatus.KINK_MINIMUM if status == PointStatus.MINIMUM and kinks.pairs else status
+
+
+def _falls_off(loss, net, kinks, threshold):
+    """Whether the loss falls to second order along an eigenvector of a negative eigenvalue or its opposite."""
+    values, vectors = np.linalg.eigh(kinks.tangent.T @ kinks.hessian @ kinks.tangent)
+    directions = (kinks.tangent @ vectors[:, values < -threshold]).T
+    return any(curvature_along(loss, net, kinks, side * v) < -threshold for v in directions for side in (1, -1))
 
 
 def _status(loss, net, value, norm, values, index, unexplained, tolerance):

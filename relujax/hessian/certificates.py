@@ -5,13 +5,14 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from .._precision import require_x64
 from ..loss import AbstractLoss, EmpiricalLoss
 from ..network import ShallowReLU, dead_neurons, hidden_vectors, is_stacked, number_of_parameters, take
-from .dense import hessian
-from .enclosures import enclose, is_positive_definite
+from .dense import compiled_hessian
+from .enclosures import Enclosure, enclose, is_positive_definite
+from .reduced import reduced_enclosure, suits_reduction
 from .rounding import gamma, hessian_error
 
 
@@ -56,21 +57,29 @@ def inertia(loss: AbstractLoss, nets: ShallowReLU, *, distance: float = 0.0, err
     if is_stacked(nets):
         each = [inertia(loss, take(nets, i), distance=distance, error=error) for i in range(len(nets.weights))]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
-    slack = hessian_error(loss, nets, distance=distance) if error is None else float(error)
-    if not np.isfinite(slack):
-        p = number_of_parameters(nets)
-        return Inertia(np.asarray(0), np.asarray(p), np.asarray(0), np.asarray(np.inf))
-    found = enclose(_hessian(loss, nets), error=slack)
+    found = enclosure(loss, nets, hessian_error(loss, nets, distance=distance) if error is None else float(error))
+    p = number_of_parameters(nets)
     widest = np.max(found.upper - found.lower, initial=0.0)
-    return Inertia(*(np.asarray(x) for x in (found.negative, found.undecided, found.positive, widest)))
+    undecided = p - found.negative - found.positive
+    return Inertia(*(np.asarray(x) for x in (found.negative, undecided, found.positive, widest)))
+
+
+def enclosure(loss: AbstractLoss, net: ShallowReLU, error: float) -> Enclosure:
+    """Intervals around the eigenvalues, but for exact zeros where the smaller of two matrices leaves them out."""
+    if not np.isfinite(error):
+        p = number_of_parameters(net)
+        return Enclosure(np.full(p, -np.inf), np.full(p, np.inf), 0, p, 0)
+    if isinstance(loss, EmpiricalLoss) and suits_reduction(loss, net):
+        return reduced_enclosure(loss, net, error=error)
+    return enclose(compiled_hessian(loss, net), error=error)
 
 
 class Floor(NamedTuple):
-    """`λ_min >= value`, and at most `index` eigenvalues are below `−rounding`."""
+    """`λ_min >= value`, and at most `negative` eigenvalues are below `−threshold`."""
 
     value: float
-    index: int
-    rounding: float
+    negative: int
+    threshold: float
 
 
 def negative_floor(loss: EmpiricalLoss, net: ShallowReLU, *, distance: float = 0.0, error: float | None = None) -> Floor:
@@ -89,7 +98,7 @@ def negative_floor(loss: EmpiricalLoss, net: ShallowReLU, *, distance: float = 0
     >>> import jax.numpy as jnp, relujax as rj
     >>> loss = rj.EmpiricalLoss(jnp.array([[3.0]]), jnp.array([2.0]))
     >>> floor = negative_floor(loss, rj.ShallowReLU(jnp.ones((1, 1)), jnp.zeros(1)))
-    >>> round(floor.value, 12), floor.index
+    >>> round(floor.value, 12), floor.negative
     (-6.0, 1)
 
     ```
@@ -103,20 +112,16 @@ def negative_floor(loss: EmpiricalLoss, net: ShallowReLU, *, distance: float = 0
     columns += [slice(net.dim, net.dim + 1)] if "biases" in net.trained else []
     correlations = np.asarray(loss.neuron_correlations(net))
     sizes = np.linalg.norm(np.concatenate([correlations[:, part] for part in columns], axis=1), axis=1)
-    return Floor(-float(np.max(sizes)) - rounding, int(np.sum(sizes > rounding)), rounding)
+    # neurons whose C_j may be 0 leave eigenvalues above −rounding, which the error may lower by as much again
+    return Floor(float(-np.max(sizes) - rounding), int(np.sum(sizes > rounding)), 2 * rounding)
 
 
 class Nullity(NamedTuple):
-    """Null directions to be expected, by cause; they add up to `total`."""
+    """Null directions to be expected, by cause."""
 
     rescaling: int
     dead: int
     pattern: int
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return sum(self)
 
 
 def expected_nullity(loss: EmpiricalLoss, net: ShallowReLU) -> Nullity:
@@ -175,9 +180,11 @@ def is_strict_minimum(loss: AbstractLoss, net: ShallowReLU, *, distance: float =
     slack = hessian_error(loss, net, distance=distance) if error is None else float(error)
     if not np.isfinite(slack):
         return False
-    matrix = np.asarray(_hessian(loss, net))
+    matrix = np.asarray(compiled_hessian(loss, net))
     if not _rescales(net):
         return is_positive_definite(matrix, error=slack)
+    if np.any(np.all(np.asarray(hidden_vectors(net)) == 0, axis=1) & (np.asarray(net.amplitudes) == 0)):
+        return False  # a neuron without a direction of rescaling
     # any basis will do: what is proven is definiteness on its span, and the rounding of the basis only changes the span
     across, norm = _across_rescaling(net)
     rounding = gamma(2 * len(matrix) + 4) * norm * np.linalg.norm(across) * np.linalg.norm(matrix)
@@ -201,15 +208,10 @@ def _across_rescaling(net):
     for j, direction in enumerate(vectors):
         frame = np.linalg.qr(np.concatenate([direction[:, None], np.eye(size)], axis=1))[0][:, 1:]
         basis[np.ix_(columns[j], np.arange(j * (size - 1), (j + 1) * (size - 1)))] = frame
-        norm = max(norm, np.linalg.norm(frame, 2))
+        norm = max(norm, float(np.linalg.norm(frame, 2)))
     return basis, norm * (1 + 1e-8)
 
 
 def _only_empirical(what, loss):
     if not isinstance(loss, EmpiricalLoss):
         raise ValueError(f"{what} is for an empirical loss and this is {type(loss).__name__}: use the eigenvalues.")
-
-
-@eqx.filter_jit
-def _hessian(loss, net) -> Array:
-    return hessian(loss, net)

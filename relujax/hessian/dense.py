@@ -15,6 +15,9 @@ from .solver import eigenvalues, one_blas_thread
 
 Mode = Literal["auto", "closed", "pair", "ad"]
 
+# numbers in the Hessians that are held at once
+_CHUNK = {"cpu": 2**23, "other": 2**27}
+
 
 def hessian(loss: AbstractLoss, net: ShallowReLU, mode: Mode = "auto") -> Float[Array, "*batch p p"]:
     """The Hessian over the trained parameters, in the order of `ravel`; a stack of networks gives a stack of matrices.
@@ -81,19 +84,20 @@ def dense_eigenvalues(loss: AbstractLoss, nets: ShallowReLU, mode: Mode = "auto"
     ```
     """
     if not is_stacked(nets):
-        return eigenvalues(_hessians(loss, nets, mode))
+        return eigenvalues(compiled_hessian(loss, nets, mode))
     number, p = len(nets.weights), number_of_parameters(nets)
-    elements = 2**23 if jax.default_backend() == "cpu" else 2**27
+    elements = _CHUNK["cpu" if jax.default_backend() == "cpu" else "other"]
     size = min(max(elements // max(p, 1) ** 2, 1), number)
     # the last chunk overlaps the one before, so that one size is compiled
     starts = [*range(0, number - size, size), number - size] if number else []
     values = np.empty((number, p))
     with one_blas_thread():
         for start in starts:
-            values[start : start + size] = eigenvalues(_hessians(loss, take(nets, slice(start, start + size)), mode))
+            values[start : start + size] = eigenvalues(compiled_hessian(loss, take(nets, slice(start, start + size)), mode))
     return values
 
 
 @eqx.filter_jit
-def _hessians(loss, nets, mode) -> Array:
+def compiled_hessian(loss: AbstractLoss, nets: ShallowReLU, mode: Mode = "auto") -> Float[Array, "*batch p p"]:
+    """`hessian` as one compiled call."""
     return hessian(loss, nets, mode)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from .._precision import require_x64
 from ..network import RealArray
 from .rounding import gamma
+from .solver import one_blas_thread
 
 
 class Enclosure(NamedTuple):
@@ -44,28 +45,16 @@ def enclose(matrix: Float[RealArray, "p p"], *, error: float = 0.0) -> Enclosure
     ```
     """
     require_x64("enclose", matrix)
-    a = np.asarray(matrix)
-    a = (a + a.T) / 2
-    values, vectors = np.linalg.eigh(a)
-    p = len(a)
-    product = a @ vectors
-    # norms are Frobenius, so that γ_p grows with √p and not with the row sums of absolute values
-    size, rounding = np.linalg.norm(vectors), gamma(p + 1)
-    deviation = np.abs(vectors.T @ vectors - np.eye(p))
-    skew = _upward(_norm(deviation) + rounding * size**2)
-    if not skew < 0.5:
-        raise ArithmeticError(f"the computed eigenvectors are off orthogonality by {skew:.1g}: the matrix cannot be enclosed.")
-    inner = vectors.T @ product
-    rest = np.abs(inner - np.diag(values))
-    rounded = rounding * size * (1.5 * np.linalg.norm(a) + np.linalg.norm(product)) + gamma(1) * np.linalg.norm(inner)
-    radius = _upward(_norm(rest) + rounded)
-    # symmetrising the matrix moved each entry by at most a rounding
-    slack = error + gamma(1) * np.linalg.norm(a)
-    lower = _divide(values - radius, skew, below=True) - slack
-    upper = _divide(values + radius, skew, below=False) + slack
-    lower, upper = lower - gamma(4) * np.abs(lower), upper + gamma(4) * np.abs(upper)
+    a, scale = _symmetric(matrix)
+    with one_blas_thread(len(a)):
+        lower, upper = (scale * end for end in _ends(a, error / scale))
+    return of_intervals(lower, upper)
+
+
+def of_intervals(lower: Float[np.ndarray, " p"], upper: Float[np.ndarray, " p"]) -> Enclosure:
+    """The enclosure with these ends and its counts."""
     negative, positive = int(np.sum(upper < 0)), int(np.sum(lower > 0))
-    return Enclosure(lower, upper, negative, p - negative - positive, positive)
+    return Enclosure(lower, upper, negative, len(lower) - negative - positive, positive)
 
 
 def is_positive_definite(matrix: Float[RealArray, "p p"], *, error: float = 0.0) -> bool:
@@ -81,16 +70,50 @@ def is_positive_definite(matrix: Float[RealArray, "p p"], *, error: float = 0.0)
     ```
     """
     require_x64("is_positive_definite", matrix)
-    a = np.asarray(matrix)
-    a = (a + a.T) / 2
+    a, scale = _symmetric(matrix)
     p = len(a)
-    shift = _upward(error + (gamma(p + 2) / (1 - gamma(p + 2)) + gamma(2)) * np.sum(np.abs(np.diag(a))) + p * 1e-300)
-    shift += gamma(1) * np.linalg.norm(a)
+    diagonal = np.sum(np.abs(np.diag(a)))
+    rounded = (gamma(p + 2) / (1 - gamma(p + 2)) + gamma(2)) * diagonal + gamma(1) * np.linalg.norm(a)
     try:
-        np.linalg.cholesky(a - shift * np.eye(p))
+        with one_blas_thread(p):
+            np.linalg.cholesky(a - _upward(error / scale + rounded, p) * np.eye(p))
     except np.linalg.LinAlgError:
         return False
     return True
+
+
+def _ends(a, error):
+    """The ends of the intervals for a symmetric matrix with entries of about 1."""
+    values, vectors = np.linalg.eigh(a)
+    p = len(a)
+    product = a @ vectors
+    inner = vectors.T @ product
+    # norms are Frobenius, so that γ_p grows with √p and not with the row sums of absolute values
+    size, rounding = np.linalg.norm(vectors), gamma(p + 1)
+    skew = _upward(_norm(np.abs(vectors.T @ vectors - np.eye(p))) + rounding * size**2, p)
+    if not skew < 0.5:
+        raise ArithmeticError(f"the computed eigenvectors are off orthogonality by {skew:.1g}: the matrix cannot be enclosed.")
+    # the spectral norm of the vectors is below 1.5
+    rounded = rounding * size * (1.5 * np.linalg.norm(a) + np.linalg.norm(product)) + gamma(1) * np.linalg.norm(inner)
+    radius = _upward(_norm(np.abs(inner - np.diag(values))) + rounded, p)
+    # symmetrising and scaling moved each entry by at most a rounding
+    slack = _upward(error + gamma(1) * np.linalg.norm(a), p)
+    lower = _divide(values - radius, skew, below=True) - slack
+    upper = _divide(values + radius, skew, below=False) + slack
+    return lower - gamma(8) * np.abs(lower), upper + gamma(8) * np.abs(upper)
+
+
+def _symmetric(matrix):
+    """The symmetric part divided by a power of 2, so that its largest entry is about 1, and that power.
+
+    What underflows in the squares that norms are made of is then below a rounding of the largest entry.
+    """
+    a = np.asarray(matrix)
+    if not np.all(np.isfinite(a)):
+        raise ValueError("the matrix has entries that are not finite: only finite ones have eigenvalues.")
+    largest = np.max(np.abs(a), initial=0.0)
+    scale = 2.0 ** np.clip(np.frexp(largest)[1], -900, 900) if largest > 0 else 1.0
+    return (a + a.T) / (2 * scale), scale
 
 
 def _norm(sizes):
@@ -98,8 +121,9 @@ def _norm(sizes):
     return min(np.max(np.sum(sizes + sizes.T, axis=1) / 2, initial=0.0), np.linalg.norm(sizes))
 
 
-def _upward(x):
-    return x * (1 + 1e-12)
+def _upward(x, p):
+    """`x`, computed from sums of up to p² squares, rounded up, with 1e-100 for what underflowed."""
+    return x * (1 + gamma(p * p + 64)) + 1e-100
 
 
 def _divide(values, skew, *, below):

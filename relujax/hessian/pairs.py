@@ -21,11 +21,11 @@ def suits_pairs(loss: EmpiricalLoss, net: ShallowReLU) -> bool:
 
     It is also taken where a Jacobian of all data would fill memory.
     """
-    data, inputs = jnp.shape(loss.inputs)
+    (data, inputs), p = jnp.shape(loss.inputs), number_of_parameters(net)
     inputs += net.biases is not None
-    if "weights" not in net.trained or data < 300:
+    if "weights" not in net.trained or data < min(max(p // 4, 64), 300):
         return False
-    return (net.width >= 3 and inputs >= 4) or data * number_of_parameters(net) > 2**24
+    return (net.width >= 3 and inputs >= 4) or data * p > 2**24
 
 
 def pair_hessian(loss: EmpiricalLoss, net: ShallowReLU) -> Float[Array, "p p"]:

@@ -15,6 +15,7 @@ from ..network import RealArray
 
 # an accelerator's answer is taken when its residual is within this many roundings of the norm of the matrix
 _RESIDUAL = 64
+_LARGE = 2048
 
 
 def eigenvalues(matrices: Float[RealArray, "*batch p p"]) -> Float[np.ndarray, "*batch p"]:
@@ -43,12 +44,13 @@ def eigenvalues(matrices: Float[RealArray, "*batch p p"]) -> Float[np.ndarray, "
 
 def _on_cpu(matrices):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if matrices.ndim < 3 or cores == 1 or matrices.size < 2**18:
-        return np.linalg.eigvalsh(matrices)
-    flat = matrices.reshape(-1, *matrices.shape[-2:])
-    parts = np.array_split(flat, min(4 * cores, len(flat)))
-    with one_blas_thread(), ThreadPoolExecutor(cores) as pool:
-        values = np.concatenate(list(pool.map(np.linalg.eigvalsh, parts)))
+    with one_blas_thread(matrices.shape[-1]):
+        if matrices.ndim < 3 or cores == 1 or matrices.size < 2**18:
+            return np.linalg.eigvalsh(matrices)
+        flat = matrices.reshape(-1, *matrices.shape[-2:])
+        parts = np.array_split(flat, min(4 * cores, len(flat)))
+        with ThreadPoolExecutor(cores) as pool:
+            values = np.concatenate(list(pool.map(np.linalg.eigvalsh, parts)))
     return values.reshape(matrices.shape[:-1])
 
 
@@ -67,14 +69,14 @@ _one_at_a_time = threading.RLock()
 
 
 @contextlib.contextmanager
-def one_blas_thread():
-    """Keep NumPy's BLAS to one thread a call, where threadpoolctl is installed.
+def one_blas_thread(size: int = 0):
+    """Keep NumPy's BLAS to one thread a call for matrices of less than 2048 rows, where threadpoolctl is installed.
 
-    Its own threads gain nothing on matrices of this size, compete with the pool, and on a busy machine cost a multiple. The
+    Its own threads gain little there, compete with a pool of workers, and on a busy machine cost a hundred times more. The
     limit is one of the process, hence the lock: a second caller would restore the first one's limit instead of what was
     there before.
     """
-    controller = _blas_controller()
+    controller = _blas_controller() if size < _LARGE else None
     if controller is None:
         yield
         return

@@ -1,60 +1,61 @@
-"""Names of the families of critical points of Arjevani and Field (2020, 2021) and Safran and Shamir (2018)."""
+"""Names of found points: the family of Arjevani and Field (2020, 2021) and Safran and Shamir (2018) that a point belongs to."""
 
 import numpy as np
 from jaxtyping import Float
 
 from ..network import RealArray
+from .families import family
 from .isotropy import Isotropy, isotropy
+from .shapes import canonical
 
 UNNAMED = "unnamed"
 
 
-def identify(weights: Float[RealArray, "k k"], loss: float) -> tuple[str, Isotropy]:
+def identify(weights: Float[RealArray, "m k"], loss: float, *, tolerance: float = 1e-5) -> tuple[str, Isotropy]:
     """The family of a critical point of the loss with k orthonormal teachers, `"unnamed"` if none fits, and its isotropy.
 
-    With F the neurons that point against their teacher ("flipped") and q their number:
+    Block sizes and signs tell which families it may be; it bears a name only if it is a member: every entry agrees with
+    `family(name, k)` to within `tolerance`, up to permutations, and the losses agree.
 
-    - `global`: loss 0; `A`: all flipped, isotropy S_k;
-    - `II_q` (`II` for q = 1): the vector `2 Σ_F v` that the flipped neurons lack is made up by all neurons alike;
-    - `I_q` (`I` for q = k − 1): it is made up by the flipped neurons alone, and the others stay at their teachers.
+    **Raises:** `ValueError` in single precision.
 
-    Block sizes and signs do not tell II_q from I_q: the share of the unflipped neurons does.
+    ```python
+    >>> member = family("II_2", 10)
+    >>> identify(member.weights[::-1], member.loss)[0]
+    'II_2'
+
+    ```
     """
-    found = isotropy(weights)
-    k = len(weights)
-    if loss <= 1e-14 * k:
+    found = isotropy(weights, tolerance=tolerance)
+    if loss <= 1e-14 * len(found.columns):
         return "global", found
-    if found.residual > 1e-5:
+    if found.residual > tolerance:
         return UNNAMED, found
-    diagonal = found.coordinates[: len(found.blocks)]
-    if len(found.blocks) == 1:
-        return ("A" if diagonal[0] < 0 else UNNAMED), found
-    if len(found.blocks) != 2 or np.prod(diagonal) >= 0:
-        return UNNAMED, found
-    return _two_blocks(found, int(np.argmin(diagonal))), found
+    return next((name for name in _candidates(found) if _is_member(found, name, loss, tolerance)), UNNAMED), found
 
 
-def _two_blocks(found, flipped):
-    """II_q or I_q, from the coordinates of a point with one flipped and one unflipped block."""
-    sizes = found.blocks
-    q, k = sizes[flipped], sum(sizes)
-    matrix = _block_values(found)
-    # what an unflipped neuron carries of a flipped one's teacher, in units of an equal share 2/k
-    share = matrix[1 - flipped, flipped] * k / 2
-    if share > 0.5:
-        return "II" if q == 1 else f"II_{q}"
-    if share < 0.25 and q > 1:
-        return "I" if q == k - 1 else f"I_{q}"
-    return UNNAMED
+def _candidates(found):
+    """The names that blocks and signs leave."""
+    diagonal, sizes, k = found.coordinates[: len(found.blocks)], found.blocks, len(found.columns)
+    flipped, upright = int(np.argmin(diagonal)), int(np.argmax(diagonal))
+    extra = len(found.rows) - k
+    if extra:
+        return ["II+"] if extra == 1 and sizes in ((1, k - 1), (1, 1)) else []
+    if len(sizes) == 1:
+        return ["A"] if diagonal[0] < 0 else ["global"]
+    if len(sizes) == 2 and diagonal[flipped] < 0 < diagonal[upright]:
+        return [canonical(kind, sizes[flipped], k) for kind in ("II", "I")]
+    if len(sizes) == 3 and sizes[3 - flipped - upright] == 1:
+        return [f"I_({sizes[flipped]},1,{sizes[upright]})"]
+    return []
 
 
-def _block_values(found):
-    """The off-diagonal value of every block, NaN inside blocks of one."""
-    r, position = len(found.blocks), len(found.blocks)
-    values = np.full((r, r), np.nan)
-    for a in range(r):
-        for b in range(r):
-            if a != b or found.blocks[a] > 1:
-                values[a, b] = found.coordinates[position]
-                position += 1
-    return values
+def _is_member(found, name, loss, tolerance):
+    try:
+        member = family(name, len(found.columns))
+    except ValueError:
+        return False  # no member at this size
+    if abs(member.loss - loss) > tolerance**2 + 1e-9 * abs(loss):
+        return False
+    mine, theirs = (np.sort(np.asarray(point)) for point in (found.coordinates, member.coordinates))
+    return len(mine) == len(theirs) and bool(np.max(np.abs(mine - theirs)) <= tolerance)
