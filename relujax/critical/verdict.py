@@ -30,7 +30,7 @@ class PointStatus(Status):
     - `MINIMUM`: critical, no negative eigenvalue, and every null direction explained (`Verdict.nullity_explained`).
     - `KINK_MINIMUM`: on kinks of an empirical loss, critical in Clarke's sense, without a direction of first-order descent,
       and without a negative eigenvalue of the Hessian along the directions that are flat to first order.
-    - `SADDLE`: critical, with a negative eigenvalue.
+    - `SADDLE`: critical, with a negative eigenvalue, or with descent of second order across a kink of silent neurons.
     - `DESCENT_POINT`: on kinks of an empirical loss, with a direction of first-order descent that the almost-everywhere
       gradient does not show.
     - `DEGENERATE`: critical, no negative eigenvalue, with null directions that nothing explains.

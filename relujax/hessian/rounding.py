@@ -43,7 +43,7 @@ def hessian_error(loss: AbstractLoss, net: ShallowReLU, *, distance: float = 0.0
 
     ```
     """
-    if isinstance(loss, EmpiricalLoss) and isinstance(loss.criterion, SquaredError):
+    if isinstance(loss, EmpiricalLoss) and type(loss.criterion) is SquaredError:
         return float(_UPWARD * _empirical(loss, net, distance))
     if isinstance(loss, PopulationLoss) and net.biases is None and loss.teacher.biases is None:
         return float(_UPWARD * _population(loss, net, distance))

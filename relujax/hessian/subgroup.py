@@ -131,8 +131,10 @@ def _restricted(loss, net, labels):
     counts = np.bincount(labels)
     basis = np.zeros((len(counts), len(labels)))
     basis[labels, np.arange(len(labels))] = 1 / np.sqrt(counts)[labels]
-    size = max(_COLUMNS // len(labels), 1)
-    images = np.concatenate([_products(loss, net, basis[i : i + size]) for i in range(0, len(basis), size)])
+    # blocks of one size, so that one function is compiled
+    size = min(max(_COLUMNS // len(labels), 1), 32)
+    padded = np.concatenate([basis, np.zeros((-len(basis) % size, len(labels)))])
+    images = np.concatenate([_products(loss, net, padded[i : i + size]) for i in range(0, len(padded), size)])[: len(basis)]
     matrix = images @ basis.T
     out = np.linalg.norm(images - matrix @ basis)
     if not out <= 1e-7 * np.linalg.norm(images):

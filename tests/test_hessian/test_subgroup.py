@@ -35,8 +35,8 @@ def symmetric_product():
 
 
 def cyclic():
-    turn = np.roll(np.arange(7), 1)
-    return circulant(1, 7), [(turn, turn)]
+    turn = np.roll(np.arange(8), 1)
+    return circulant(1, 8), [(turn, turn)]
 
 
 def dihedral():
@@ -46,9 +46,9 @@ def dihedral():
 
 
 def klein():
-    """Two commuting involutions that exchange four neurons in pairs and fix two: no group of block permutations."""
-    first, second = np.array([1, 0, 3, 2, 4, 5]), np.array([2, 3, 0, 1, 4, 5])
-    weights = np.random.default_rng(3).standard_normal((6, 6))
+    """Two commuting involutions that exchange four neurons in pairs and fix the others: no group of block permutations."""
+    first, second = np.array([1, 0, 3, 2, 4, 5, 6, 7]), np.array([2, 3, 0, 1, 4, 5, 6, 7])
+    weights = np.random.default_rng(3).standard_normal((8, 8))
     for g in (first, second):
         weights = weights + weights[g][:, g]
     return weights, [(first, first), (second, second)]
@@ -56,8 +56,9 @@ def klein():
 
 def rows_only():
     """Students that are copies of each other are permuted alone."""
-    row, other = np.random.default_rng(4).standard_normal((2, 4))
-    return np.stack([row, row, row, other]), [([1, 2, 0, 3], range(4)), ([1, 0, 2, 3], range(4))]
+    rows = np.random.default_rng(4).standard_normal((6, 8))
+    cycle, swap = [1, 2, 0, 3, 4, 5, 6, 7], [1, 0, 2, 3, 4, 5, 6, 7]
+    return rows[[0, 0, 0, 1, 2, 3, 4, 5]], [(cycle, range(8)), (swap, range(8))]
 
 
 @pytest.mark.parametrize("case", [symmetric_product, cyclic, dihedral, klein, rows_only])
