@@ -9,6 +9,7 @@ from . import (
     initialise as initialise,
     problems as problems,
     symmetry as symmetry,
+    theory as theory,
 )
 from .census import census as census
 from .critical import (

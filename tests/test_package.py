@@ -22,7 +22,7 @@ FLOORS = [
     ["_extras", "_precision", "_status", "parallel"],
     ["network"],
     ["arccos", "orthant", "initialise", "fixed_space"],
-    ["biased_arccos"],
+    ["biased_arccos", "theory"],
     ["loss"],
     ["problems", "datasets"],
     ["points"],
