@@ -1,4 +1,4 @@
-"""The command line: `relujax census`, `relujax flow`, `relujax spectrum`."""
+"""The command line: `relujax census`, `relujax flow`, `relujax spectrum`, `relujax study`."""
 
 import os
 import re
@@ -24,6 +24,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+study = typer.Typer(help="Published systems: each a setting, a run, claims and a figure.", no_args_is_help=True)
+app.add_typer(study, name="study")
 
 Out = Annotated[Path | None, typer.Option(help="Folder for data and figures; a fresh numbered one without it.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON to this file.")]
@@ -202,6 +205,46 @@ def spectrum(
                 "eigenvalues": [[value, count] for value, count in groups],
             },
         )
+
+
+@study.command("list")
+def study_list():
+    """Every study with its paper and, from its last run in a folder here, the state of its claims."""
+    from . import report, studies
+
+    rows = [(studies.find(name), studies.last_summary(name)) for name in studies.names()]
+    report.print_studies(rows, _stdout())
+
+
+@study.command("run")
+def study_run(
+    name: Annotated[str, typer.Argument(help="A study of the list, or a Python file that ends with STUDY = ….")],
+    quick: Annotated[bool, typer.Option("--quick", help="The small form, at most 90 seconds on two cores.")] = False,
+    out: Out = None,
+    force: Force = False,
+    json: Json = None,
+):
+    """Run a study, check its claims, draw its figures. An unfinished run goes on when --out names its folder."""
+    from . import report, runs, studies
+
+    _check_json(json)
+    chosen = studies.find(name)
+    console = _stdout()
+    console.print(f"{chosen.name}: {chosen.about} {chosen.paper}.", highlight=False, markup=False)
+    if not quick:
+        console.print(f"The full setting takes {chosen.cost}.", highlight=False)
+    try:
+        with Console(stderr=True).status("") as status:
+            done = studies.run(chosen, quick=quick, out=out, force=force, announce=lambda piece: status.update(f"… {piece}"))
+    except KeyboardInterrupt:
+        raise Unfinished("Interrupted: --out with the folder of the run goes on with it.", interrupted=True) from None
+    report.print_claims(done.claims, console)
+    if json is not None:
+        runs.write_json(json, done.as_json())
+    console.print(f"Data and figures are in {done.path}.", highlight=False)
+    if not done.passed:
+        failed = [claim.name for claim in done.claims if not claim.passed]
+        raise Unfinished(f"{len(failed)} of {len(done.claims)} claims failed: {'; '.join(failed)}.")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -5,16 +5,16 @@ import numpy as np
 from ._extras import extra
 
 # a palette that colour-blind readers can tell apart (Okabe and Ito 2008), the global minimum first
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _ROWS = 14
 
 
-def figure(width: float = 7.0, height: float = 4.2):
-    """An empty figure with one axes, laid out so that nothing is cut off and kept out of pyplot's memory."""
+def figure(width: float = 7.0, height: float = 4.2, *, rows: int = 1, columns: int = 1):
+    """An empty figure with one axes, or an array of them, laid out so that nothing is cut off and kept out of pyplot's memory."""
     figures = extra("matplotlib.figure", "plot")
     fig = figures.Figure(figsize=(width, height), layout="constrained")
     extra("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(fig)
-    return fig, fig.add_subplot()
+    return fig, fig.subplots(rows, columns)
 
 
 def loss_history(dataset, ax):
@@ -47,7 +47,7 @@ def end_points(dataset, ax):
     rate = 100 * dataset["count"].values[shown] / total
     low, high = (100 * dataset[name].values[shown] for name in ("rate_low", "rate_high"))
     position = np.arange(len(shown))
-    colours = [_COLOURS[0] if dataset["name"].values[i] == "global" else _COLOURS[1] for i in shown]
+    colours = [COLOURS[0] if dataset["name"].values[i] == "global" else COLOURS[1] for i in shown]
     bars = ax.barh(position, rate, color=colours, height=0.65)
     ax.errorbar(
         rate,
@@ -79,9 +79,9 @@ def spectra(dataset, ax):
         groups = multiplicities(values, 1e-7)
         x = np.array([value for value, _ in groups])
         area = np.array([count for _, count in groups])
-        ax.scatter(x, np.full(len(x), position), s=12 + 8 * area, color=_COLOURS[0], alpha=0.55, lw=0)
+        ax.scatter(x, np.full(len(x), position), s=12 + 8 * area, color=COLOURS[0], alpha=0.55, lw=0)
         negative = x < 0
-        ax.scatter(x[negative], np.full(negative.sum(), position), marker="x", color=_COLOURS[1], s=30)
+        ax.scatter(x[negative], np.full(negative.sum(), position), marker="x", color=COLOURS[1], s=30)
         positive = x[x > 1e-9 * max(np.max(x), 1e-300)]
         smallest, largest = min(smallest, np.min(positive, initial=np.inf)), max(largest, np.max(x, initial=0.0))
         lowest = min(lowest, np.min(x))
@@ -103,7 +103,7 @@ def neurons_in_the_plane(dataset, ax, point: int = 0):
     """Two inputs: every neuron of one end point as the vector `|a| w`, coloured by the sign of a."""
     weights, amplitudes = dataset["weights"].values[point], dataset["amplitudes"].values[point]
     vectors = np.abs(amplitudes)[:, None] * weights
-    for sign, colour, label in ((1, _COLOURS[0], "a > 0"), (-1, _COLOURS[1], "a < 0")):
+    for sign, colour, label in ((1, COLOURS[0], "a > 0"), (-1, COLOURS[1], "a < 0")):
         some = vectors[np.sign(amplitudes) == sign]
         if len(some):
             ax.quiver(
@@ -124,14 +124,14 @@ def fitted_function(dataset, inputs, targets, ax, point: int = 0):
     x = np.asarray(inputs)[:, 0]
     margin = 0.1 * (np.ptp(x) or 1.0)
     grid = np.linspace(x.min() - margin, x.max() + margin, 600)
-    ax.plot(grid, np.maximum(np.outer(grid, w) + b, 0) @ a, color=_COLOURS[0], label="network")
+    ax.plot(grid, np.maximum(np.outer(grid, w) + b, 0) @ a, color=COLOURS[0], label="network")
     ax.plot(x, targets, "o", color="black", ms=4, label="data")
     moving = w != 0
     kinks, strength = -b[moving] / w[moving], (a * np.hypot(w, b))[moving]
     inside = (kinks >= grid[0]) & (kinks <= grid[-1])
     twin = ax.twinx()
-    twin.plot(kinks[inside], strength[inside], "*", color=_COLOURS[1], alpha=0.7)
-    twin.set_ylabel("a |(w, b)| at the kink", color=_COLOURS[1])
+    twin.plot(kinks[inside], strength[inside], "*", color=COLOURS[1], alpha=0.7)
+    twin.set_ylabel("a |(w, b)| at the kink", color=COLOURS[1])
     ax.set(
         xlabel="x",
         ylabel="f(x)",
@@ -144,7 +144,7 @@ def fitted_function(dataset, inputs, targets, ax, point: int = 0):
 def losses_against_gradient_norm(dataset, ax):
     """End loss against end gradient norm of every start, by how its flow stopped."""
     words = dataset["flow_status"].values
-    for colour, word in zip(_COLOURS, np.unique(words), strict=False):
+    for colour, word in zip(COLOURS, np.unique(words), strict=False):
         these = words == word
         x, y = dataset["end_gradient_norm"].values[these], dataset["end_loss"].values[these]
         ax.plot(np.maximum(x, 1e-17), np.maximum(y, 1e-17), ".", color=colour, label=f"{word} ({these.sum()})", alpha=0.7)
@@ -170,7 +170,7 @@ def _most_frequent(dataset, number):
 
 def _colour(shown, point):
     places = np.flatnonzero(shown == point)
-    return _COLOURS[places[0] % len(_COLOURS)] if places.size else "#BBBBBB"
+    return COLOURS[places[0] % len(COLOURS)] if places.size else "#BBBBBB"
 
 
 def _label(dataset, point, *, isotropy=False):

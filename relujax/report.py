@@ -36,9 +36,45 @@ def network_summary(dataset) -> dict[str, list]:
     }
 
 
+def print_studies(rows, console) -> None:
+    """Print studies, each with the summary of its last run or None, as a table on a rich console."""
+    for study, summary in rows:
+        console.print(study.name, style="bold")
+        for line in (study.paper, study.about, _state(summary)):
+            console.print(f"  {line}", highlight=False, markup=False)
+
+
+def print_claims(claims, console) -> None:
+    """Print claims as a table on a rich console."""
+    from rich.table import Table
+
+    table = Table(**_plain_table())
+    for heading in ("", "claim", "measured", "expected", "within", "source"):
+        table.add_column(heading, overflow="fold")
+    for claim in claims:
+        within = f"{claim.tolerance:.2g}" if claim.tolerance else ""
+        mark = "passed" if claim.passed else "FAILED"
+        table.add_row(mark, claim.name, _short(claim.measured), _short(claim.expected), within, claim.source)
+    console.print(table)
+
+
+def _state(summary):
+    if summary is None:
+        return "no finished run here"
+    failed = [claim["name"] for claim in summary["claims"] if not claim["passed"]]
+    count = len(summary["claims"])
+    state = f"{count} claims passed" if not failed else f"{len(failed)} of {count} claims failed: {'; '.join(failed)}"
+    return f"last run: {state}, {summary['seconds']:.0f} s"
+
+
+def _short(value):
+    if isinstance(value, list | tuple | np.ndarray):
+        return ", ".join(_short(entry) for entry in value)
+    return f"{value:.10g}" if isinstance(value, float | np.floating) else str(value)
+
+
 def print_points(dataset, console, *, title: str, rows: int = 20) -> None:
     """Print the distinct end points of a census as a table on a rich console, the most frequent ones if there are many."""
-    from rich import box
     from rich.table import Table
 
     counts = dataset["count"].values
@@ -58,15 +94,7 @@ def print_points(dataset, console, *, title: str, rows: int = 20) -> None:
         "index": ["" if point["index"] is None else str(point["index"]) for point in points],
         "λ min": ["" if point["min_eigenvalue"] is None else f"{point['min_eigenvalue']:z.5f}" for point in points],
     }
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-        pad_edge=False,
-    )
+    table = Table(title=title, title_justify="left", caption_justify="left", **_plain_table())
     # what no point has is left out
     columns = {heading: cells for heading, cells in columns.items() if any(cells)}
     for heading in columns:
@@ -76,6 +104,12 @@ def print_points(dataset, console, *, title: str, rows: int = 20) -> None:
     if len(counts) > len(shown):
         table.caption = f"the {len(shown)} most frequent of {len(counts)} distinct end points"
     console.print(table)
+
+
+def _plain_table():
+    from rich import box
+
+    return {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "show_edge": False, "pad_edge": False}
 
 
 def _point(dataset, i):

@@ -23,16 +23,29 @@ class Run:
 
     **Arguments:**
 
-    - `out`: the folder; without it the first free one of `command-001`, `command-002`, … in the current folder.
+    - `out`: the folder; without it the first free one of `prefix-001`, `prefix-002`, … in the current folder.
     - `force`: replace a folder that holds an earlier run.
+    - `resume`: go on with a folder that holds an unfinished run of the same command and arguments; `load` has its parts.
+    - `prefix`: the command unless said otherwise.
 
-    **Raises:** `ValueError` when `out` exists and is not an empty folder, unless `force` is given and it holds a run.
+    **Raises:** `ValueError` when `out` exists and is not an empty folder, unless `force` is given and it holds a run, or it is
+    resumed.
     """
 
-    def __init__(self, command: str, arguments: dict[str, Any], *, out: str | Path | None = None, force: bool = False):
-        self.path = _fresh_folder(command) if out is None else Path(out)
+    def __init__(
+        self,
+        command: str,
+        arguments: dict[str, Any],
+        *,
+        out: str | Path | None = None,
+        force: bool = False,
+        resume: bool = False,
+        prefix: str | None = None,
+    ):
+        self.path = _fresh_folder(prefix or command) if out is None else Path(out)
         self.settings = {"command": command, "arguments": arguments, "finished": False, **_environment()}
-        self._replace = _check_target(self.path, force)
+        resumes = resume and not force and _is_unfinished(self.path, command, arguments)
+        self._replace = False if resumes else _check_target(self.path, force)
 
     def save(self, part: str, dataset) -> None:
         """Write one part as a zarr group, with the settings of the run in its attributes."""
@@ -45,11 +58,22 @@ class Run:
         target.parent.mkdir(exist_ok=True)
         os.replace(temporary, target)
 
+    def load(self, part: str):
+        """A part that an unfinished run has left, or None."""
+        source = self.path / _DATA / part
+        if self._replace or not source.is_dir():
+            return None
+        return _read_part(self.path, source)
+
     def save_figure(self, name: str, figure) -> Path:
-        """Write a matplotlib figure as `name.png`."""
+        """Write a matplotlib figure as `name.png`, an animation as `name.gif`."""
         self._open()
-        path = self.path / f"{name}.png"
-        figure.savefig(path, dpi=150)
+        if hasattr(figure, "savefig"):
+            path = self.path / f"{name}.png"
+            figure.savefig(path, dpi=150)
+        else:
+            path = self.path / f"{name}.gif"
+            figure.save(path, writer="pillow", dpi=100)
         return path
 
     def finish(self, summary: Any) -> None:
@@ -73,8 +97,6 @@ def open_run(path: str | Path) -> dict[str, Any]:
 
     **Raises:** `FileNotFoundError` when there is no such folder, `ValueError` when it is not a run or cannot be read.
     """
-    xarray = extra("xarray", "io")
-    extra("zarr", "io")
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is not a folder: give the folder that a relujax command wrote.")
@@ -84,10 +106,7 @@ def open_run(path: str | Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no run of relujax: give the folder that a relujax command wrote.") from error
     parts = sorted((path / _DATA).iterdir()) if (path / _DATA).is_dir() else []
-    try:
-        return {part.name: xarray.open_zarr(part, consolidated=True).load() for part in parts}
-    except Exception as error:
-        raise ValueError(f"the data in {path} cannot be read ({type(error).__name__}): run the command again.") from error
+    return {part.name: _read_part(path, part) for part in parts}
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -96,6 +115,24 @@ def write_json(path: str | Path, value: Any) -> None:
     temporary = path.with_name(f".{path.name}.writing")
     temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
     os.replace(temporary, path)
+
+
+def _read_part(path, part):
+    xarray = extra("xarray", "io")
+    extra("zarr", "io")
+    try:
+        return xarray.open_zarr(part, consolidated=True).load()
+    except Exception as error:
+        raise ValueError(f"the data in {path} cannot be read ({type(error).__name__}): run the command again.") from error
+
+
+def _is_unfinished(path, command, arguments):
+    try:
+        settings = json.loads((path / _SETTINGS).read_text())
+        same = settings["command"] == command and settings["arguments"] == json.loads(json.dumps(arguments))
+        return same and not settings["finished"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _check_target(path, force):

@@ -31,6 +31,7 @@ FLOORS = [
     ["symmetry"],
     ["census"],
     ["report", "runs", "plot"],
+    ["studies"],
     ["cli"],
     ["__main__"],
 ]
