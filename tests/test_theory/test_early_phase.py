@@ -1,4 +1,4 @@
-"""Extremal vectors, the linear regime and one-neuron curves, against brute force, matrix exponentials and integrated equations."""
+"""Extremal vectors and one-neuron curves, against brute force, matrix exponentials and integrated equations."""
 
 import itertools
 

@@ -122,15 +122,10 @@ def savarese(x, y):
     slopes = np.diff(y) / np.diff(x)
     inner = np.sum(np.abs(np.diff(slopes)))
     # unknowns: c, first, last, u >= |first − slopes[0]|, v >= |last − slopes[-1]|
-    rows = [
-        [-1, 0, 0, 1, 1],
-        [-1, 1, 1, 0, 0],
-        [-1, -1, -1, 0, 0],
-        [0, 1, 0, -1, 0],
-        [0, -1, 0, -1, 0],
-        [0, 0, 1, 0, -1],
-        [0, 0, -1, 0, -1],
-    ]
+    rows = np.zeros((7, 5))
+    rows[0, [0, 3, 4]] = -1, 1, 1
+    rows[1, :3], rows[2, :3] = (-1, 1, 1), (-1, -1, -1)
+    rows[3, [1, 3]], rows[4, [1, 3]], rows[5, [2, 4]], rows[6, [2, 4]] = (1, -1), (-1, -1), (1, -1), (-1, -1)
     bounds = [-inner, 0, 0, slopes[0], -slopes[0], slopes[-1], -slopes[-1]]
     return linprog([1, 0, 0, 0, 0], A_ub=rows, b_ub=bounds, bounds=[(None, None)] * 5).fun
 
