@@ -31,6 +31,8 @@ from .loss import (
     AbstractCriterion as AbstractCriterion,
     AbstractLoss as AbstractLoss,
     EmpiricalLoss as EmpiricalLoss,
+    ExponentialError as ExponentialError,
+    LogisticError as LogisticError,
     PopulationLoss as PopulationLoss,
     SquaredError as SquaredError,
 )
