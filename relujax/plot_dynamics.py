@@ -55,8 +55,11 @@ def polar_neurons(hidden, amplitudes, ax, *, marked=(), offset: float = 0.0):
     return ax
 
 
-def knots_over_time(times, knots, strengths, ax, *, samples=()):
-    """One input: every knot against log time, its width by the size of its strength, with the samples as horizontal lines."""
+def knots_over_time(times, knots, strengths, ax, *, samples=(), jump: float = np.inf):
+    """One input: every knot against log time, its width by the size of its strength, with the samples as horizontal lines.
+
+    A knot that moves by more than `jump` between two times went through infinity and is not joined up.
+    """
     times, knots, strengths = (np.asarray(x) for x in (times, knots, strengths))
     collections = extra("matplotlib.collections", "plot")
     top = np.max(np.abs(strengths), initial=1e-300)
@@ -64,9 +67,10 @@ def knots_over_time(times, knots, strengths, ax, *, samples=()):
         ax.axhline(x, color="black", lw=0.6, ls=":")
     for unit in range(knots.shape[1]):
         path = np.stack([times, knots[:, unit]], axis=1)
-        segments = np.stack([path[:-1], path[1:]], axis=1)
-        widths = 0.3 + 3.5 * np.abs(strengths[1:, unit]) / top
-        colours = np.where(strengths[1:, unit] > 0, POSITIVE, NEGATIVE)
+        joined = np.abs(np.diff(knots[:, unit])) < jump
+        segments = np.stack([path[:-1], path[1:]], axis=1)[joined]
+        widths = 0.3 + 3.5 * np.abs(strengths[1:, unit][joined]) / top
+        colours = np.where(strengths[1:, unit][joined] > 0, POSITIVE, NEGATIVE)
         ax.add_collection(collections.LineCollection(segments, linewidths=widths, colors=colours, alpha=0.6))
     ax.set(xscale="log", xlim=(times[times > 0][0], times[-1]), xlabel="gradient flow time", ylabel="knot −b/w")
     return ax
