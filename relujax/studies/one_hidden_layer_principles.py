@@ -100,7 +100,9 @@ def _norms():
     xarray = extra("xarray", "io")
     random = np.random.default_rng(1)
     cases = [(np.sort(random.uniform(-2, 2, n)), random.standard_normal(n)) for n in (3, 5, 8, 8)]
-    known = [theory.minimum_norm_interpolant(np.arange(len(y)), np.array(y)).norm for y in ([0.0, 1, 0], [0.0, 1, 0, 1])]
+    known = [
+        theory.minimum_norm_interpolant(np.arange(len(y), dtype=float), np.array(y)).norm for y in ([0.0, 1, 0], [0.0, 1, 0, 1])
+    ]
     return xarray.Dataset(
         {
             "known": ("example", known),

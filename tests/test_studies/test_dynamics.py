@@ -1,0 +1,189 @@
+"""Studies of the dynamics: ideal results pass every claim, and a run that went wrong in one way fails the claim on it."""
+
+import numpy as np
+import pytest
+
+for package in ("xarray", "matplotlib", "sklearn"):
+    pytest.importorskip(package)
+
+import xarray
+
+from relujax import theory
+from relujax.studies import momentum_flows, one_hidden_layer_principles, topological_obstruction, univariate_splines
+
+
+def failed(study, results):
+    return [claim.name for claim in study.claims(results) if not claim.passed]
+
+
+def splines():
+    """What the paper says of univariate networks, exactly."""
+    module = univariate_splines
+    spline, linear = (
+        theory.kernel_interpolant(module.INPUTS, module.TARGETS),
+        np.interp(module.GRID, module.INPUTS, module.TARGETS),
+    )
+    width, size, draws = np.array([200, 2000, 20_000]), np.geomspace(0.5, 64, 8), 2
+    fixed = {
+        "even": 0.0,
+        "error": (("width", "draw"), np.repeat(width[:, None] ** -0.5, draws, axis=1)),
+        "thirds": ("interval", spline.derivative(3)((module.INPUTS[1:] + module.INPUTS[:-1]) / 2)),
+    }
+    smooth = spline(module.GRID)
+    widths, ratio = np.array([20, 60, 200]), np.geomspace(1e1, 1e8, 15)
+    share = 1 / (1 + np.sqrt(ratio * widths[:, None] / 1e5))
+    return {
+        "reduced": xarray.Dataset({"difference": ("network", np.zeros(3))}),
+        "fixed-units": xarray.Dataset(fixed, {"width": width}),
+        "kernel": xarray.Dataset(
+            {"f": (("size", "x"), smooth + size[:, None] ** -4.0), "linearised": ("x", smooth)}, {"size": size, "x": module.GRID}
+        ),
+        "adaptive": xarray.Dataset(
+            {
+                "f": (("draw", "x"), np.stack([linear, smooth])),
+                "knot": (("draw", "time", "unit"), np.broadcast_to(module.INPUTS, (2, 4, 5)).copy()),
+                "strength": (("draw", "time", "unit"), np.ones((2, 4, 5))),
+                "loss": (("draw", "time"), np.array([[1, 0.5, 0.1, 0], [1, 0.5, 0.1, 0.1]])),
+            },
+            {"x": module.GRID, "time": np.array([0.0, 1, 2, 3])},
+        ),
+        "map": xarray.Dataset({"share": (("width", "ratio"), share)}, {"width": widths, "ratio": ratio}),
+    }
+
+
+def test_univariate_splines_fail_when_a_knot_strays_and_when_the_boundary_tilts():
+    study, results = univariate_splines.STUDY, splines()
+    assert failed(study, results) == []
+    results["adaptive"]["knot"][0, -1, 2] += 1e-3
+    assert failed(study, results) == ["share of its strength away from the data"]
+    results = splines()
+    results["map"] = (
+        results["map"]
+        .isel(ratio=slice(None))
+        .assign(share=results["map"]["share"].isel(width=0).broadcast_like(results["map"]["share"]))
+    )
+    assert failed(study, results) == ["power of m in the ratio between regimes"]
+    assert set(study.figures(splines())) == {"regimes", "functions", "knots"}
+
+
+def obstruction():
+    """An obstructed toy start that stays above its bound, a free one that reaches the teacher, frequencies without error."""
+    times = np.linspace(0, 400, 21)
+    path = np.zeros((2, 21, 2, 3)) + 0.5
+    path[1, :, 1, 2] = np.linspace(0.5, -0.6, 21)
+    exact = np.full((2, 2), 0.3)
+    free = np.array([0, 1, 0, 1, 2, 0, 1, 2, 4])
+    cancer = {
+        "width": np.array([1, 1, 2, 2, 2, 4, 4, 4, 4]),
+        "free": free,
+        "test": 0.4 - 0.05 * free,
+        "train": np.full(9, 0.5),
+        "obstructed": free == 0,
+        "bound": np.full(9, 0.3),
+    }
+    axes = ("law", "width", "dim")
+    heat = {name: (axes, np.linspace(0, 1, 18).reshape(2, 3, 3)) for name in ("neuron", "disconnected")}
+    return {
+        "toy": xarray.Dataset(
+            {
+                "path": (("start", "time", "neuron", "parameter"), path),
+                "loss": (("start", "time"), np.stack([np.full(21, 0.3), np.geomspace(1, 1e-9, 21)])),
+                "drift": (("start", "neuron"), np.zeros((2, 2))),
+                "constant": (("start", "neuron"), np.array([[-0.8, -0.9], [-0.8, 3.0]])),
+                "descent": (("start", "step"), np.ones((2, 501))),
+            },
+            {"time": times, "step": np.arange(501)},
+            {"bound": 0.2},
+        ),
+        "several-outputs": xarray.Dataset({"drift": 0.0}),
+        "frequencies": xarray.Dataset(
+            {"drawn": (("law", "case"), exact), "exact": (("law", "case"), exact)}, attrs={"number": 400_000}
+        ),
+        "heat": xarray.Dataset(heat, {"law": ["kaiming", "xavier"], "width": [1, 2, 3], "dim": [2, 3, 4]}),
+        "breast-cancer": xarray.Dataset({name: ("run", values) for name, values in cancer.items()}),
+    }
+
+
+def test_topological_obstruction_fails_when_a_pathological_neuron_changes_sign():
+    study, results = topological_obstruction.STUDY, obstruction()
+    assert failed(study, results) == []
+    results["toy"]["path"][0, -1, 1, 2] = -0.1
+    assert failed(study, results) == ["obstructed: least amplitude of neuron 2"]
+    results = obstruction()
+    results["breast-cancer"]["train"][0] = 0.2
+    results["toy"]["drift"][1, 0] = 1e-3
+    assert failed(study, results) == ["drift of c along the flows", "breast cancer: loss below the bound of an obstructed start"]
+    assert set(study.figures(obstruction())) == {"heat-map", "quadrics", "toy-loss", "breast-cancer"}
+
+
+def principles():
+    """Bases and norms as computed, and two trained networks of one unit a gap that fit."""
+    module = one_hidden_layer_principles
+    least = theory.minimum_norm_interpolant(module.INPUTS, module.TARGETS).norm
+    line = np.interp(module.GRID, module.INPUTS, module.TARGETS)
+    trained = {
+        "f": (("start", "x"), np.stack([line, line])),
+        **{name: ("start", np.zeros(2)) for name in ("reading", "merged", "loss")},
+        "norm": ("start", least * np.array([1.0, 1.3])),
+        "knot": (("start", "unit"), np.zeros((2, 3))),
+        "strength": (("start", "unit"), np.ones((2, 3))),
+        "kind": (("start", "unit"), np.zeros((2, 3), int)),
+        "right": (("start", "unit"), np.ones((2, 3), bool)),
+    }
+    return {
+        "bases": module._bases(),
+        "norms": module._norms(),
+        "trained": xarray.Dataset(trained, {"x": module.GRID}),
+    }
+
+
+def test_one_hidden_layer_principles_fail_when_a_trained_network_beats_the_least_norm():
+    study, results = one_hidden_layer_principles.STUDY, principles()
+    assert failed(study, results) == []
+    results["trained"]["norm"][0] *= 0.9
+    assert failed(study, results) == ["trained: least Σ|a||w| over the least of all"]
+    results = principles()
+    results["bases"]["rank"][1] += 1
+    results["trained"]["merged"][1] = 1e-6
+    assert failed(study, results) == ["dimension of the span of K knots", "trained: units of one gap merged"]
+    assert set(study.figures(principles())) == {"splines", "units"}
+
+
+def momentum():
+    """Residuals that are their closed forms, losses that fall like t^(−r), errors of the right order."""
+    module = momentum_flows
+    rates, start = np.geomspace(0.09, 0.7, 20), np.ones(20)
+    flows = {
+        "gradient flow": theory.gradient_flow_mode,
+        "heavy ball, b = 0.3": module._mode(0.3, False),
+        "Nesterov, r = 3": module._mode(3.0, True),
+    }
+    exact = np.stack([np.stack([mode(rate, module.TIMES) for rate in rates], axis=1) * start for mode in flows.values()])
+    times, r = np.linspace(0, 200, 4000), np.array([2.0, 3.0, 6.0])
+    losses = np.stack([sum(theory.nesterov_mode(rate, times, r=value) ** 2 for rate in rates) for value in r])
+    small = np.array([0.16, 0.04, 0.01])
+    return {
+        "wide": xarray.Dataset(
+            {name: (("flow", "time", "datum"), exact.copy()) for name in ("residual", "exact")},
+            {"flow": list(flows), "time": module.TIMES},
+        ),
+        "late": xarray.Dataset({"loss": (("r", "time"), losses)}, {"r": r, "time": times}),
+        "discrete": xarray.Dataset(
+            {
+                "error": (("method", "rate"), np.stack([small**0.5, small**0.5, small])),
+                "loss": (("optimiser", "step"), np.ones((1, 3))),
+            },
+            {"rate": small, "step": [0, 1, 2], "optimiser": ["Adam"]},
+        ),
+    }
+
+
+def test_momentum_flows_fail_when_residuals_leave_their_modes():
+    study, results = momentum_flows.STUDY, momentum()
+    assert failed(study, results) == []
+    results["wide"]["residual"][2, 40] += 0.1
+    results["discrete"]["error"][1, 2] *= 2
+    assert failed(study, results) == [
+        "Nesterov, r = 3: largest error of a residual", "Nesterov: error for η over that for η/4",
+    ]  # fmt: skip
+    assert set(study.figures(momentum())) == {"flows", "envelopes", "discrete"}
