@@ -57,11 +57,7 @@ def test_univariate_splines_fail_when_a_knot_strays_and_when_the_boundary_tilts(
     results["adaptive"]["knot"][0, -1, 2] += 1e-3
     assert failed(study, results) == ["share of its strength away from the data"]
     results = splines()
-    results["map"] = (
-        results["map"]
-        .isel(ratio=slice(None))
-        .assign(share=results["map"]["share"].isel(width=0).broadcast_like(results["map"]["share"]))
-    )
+    results["map"]["share"][:] = results["map"]["share"].values[0]
     assert failed(study, results) == ["power of m in the ratio between regimes"]
     assert set(study.figures(splines())) == {"regimes", "functions", "knots"}
 
