@@ -14,13 +14,12 @@ from .plot import COLOURS, figure
 POSITIVE, NEGATIVE = COLOURS[1], COLOURS[0]
 
 
-def function_and_kinks(net, ax, twin, *, grid, inputs, targets, references=()):
+def function_and_kinks(hidden, amplitudes, ax, twin, *, grid, inputs, targets, references=()):
     """One input: the network's function with the data, and on a second axis every neuron's kink against its `a |(w, b)|`.
 
-    `twin` is `ax.twinx()`; `references` are triples (label, values on the grid, line style).
+    `hidden` has the columns w and b; `twin` is `ax.twinx()`; `references` are triples (label, values on the grid, line style).
     """
-    w, b = np.asarray(net.weights)[:, 0], np.asarray(net.biases)
-    a = np.asarray(net.amplitudes)
+    (w, b), a = np.asarray(hidden).T, np.asarray(amplitudes)
     for label, values, style in references:
         ax.plot(grid, values, style, color="#999999", lw=1.2, label=label)
     ax.plot(grid, np.maximum(np.outer(grid, w) + b, 0) @ a, color=COLOURS[2], lw=1.8, label="network")
@@ -129,6 +128,7 @@ def animation(
     animations = extra("matplotlib.animation", "plot")
     fig, ax = figure()
     fig.delaxes(ax)
+    fig.set_layout_engine("none")  # laying out every frame anew takes most of the time
 
     def show(frame):
         fig.clear()
