@@ -1,8 +1,8 @@
 """Chistikov, Englert, Lazic 2023: a wide ReLU network learns one neuron from inputs that correlate with it.
 
 From a vanishing balanced start the positive neurons align with `γ = 1/n Σ y x`, turn together and end at rank one along the
-teacher v*, `Σ|w|² = |v*| = 1`, whether or not another interpolator has a smaller norm. Pairs that share their active data conserve
-`a_i a_j − w_i·w_j`, so that the angles left at the end are proportional to λ. Their loss is the mean of r², twice the one here.
+teacher v*, `Σ|w|² = |v*| = 1`, whether or not another interpolator has a smaller norm. Pairs that share their active data
+conserve `a_i a_j − w_i·w_j`, so that the angles left at the end are proportional to λ. Their loss is the mean of r², twice ours.
 """
 
 import jax
@@ -52,7 +52,7 @@ class SingleNeuronTeacher(AbstractStudy):
             close("acute data: largest angle for λ over that for λ/4", ratios, 4.0, 4e-3, "I_ij is conserved"),
             close("acute data: half-time against ln(1/λ)", slope * acute.attrs["slope"], 1.0, 1e-6, "1/|γ|"),
             close("acute data: power of λ in the second singular value", flatness, 1.0, 1e-2, "rank one as λ → 0"),
-            close("acute data: nuclear norm at the smallest λ", float(acute["nuclear"][-1]), 1.0, 1e-6, "theorem 7"),
+            close("acute data: nuclear norm at the smallest λ", float(acute["nuclear"][-1]), 1.0, 1e-5, "theorem 7"),
             close("acute data: squared size at the smallest λ", float(acute["squared"][-1]), 2.0, 1e-6, "|θ|² = 2|v*|"),
             equal("sign of M where rank one has least norm, and where not", np.sign(split["gap"].values), [-1, 1], "theorem 8"),
             close("both: variation norm at the end", split["end"].values, 1.0, 1e-3, "theorem 7"),
@@ -195,7 +195,7 @@ def _loss_figure(acute):
     labels = [f"λ = 4^{np.log(scale) / np.log(4):.0f}" for scale in acute["scale"].values]
     jumps = -np.log(acute["scale"].values) / acute.attrs["slope"]
     plot_dynamics.loss_and_levels(acute["time"], np.maximum(acute["loss"], 1e-30), ax, jumps=jumps, labels=labels)
-    ax.set(yscale="log", ylim=(1e-20, None), title="Loss; dotted: ln(1/λ)/|γ|")
+    ax.set(yscale="log", ylim=(1e-6, None), title="Loss; dotted: ln(1/λ)/|γ|")
     ax.legend(fontsize=8)
     return fig
 
