@@ -51,14 +51,16 @@ class EarlyAlignment(AbstractStudy):
         levels = np.array([float(forty["loss"][0]), forty.attrs["line"]])
         rests = detect.plateaus(forty["time"].values, forty["loss"].values, levels=levels, ratio=2.0)
         saddle = [p.level / p.predicted for p in rests if p.predicted == levels[1]][:1]
+        cosines = _all(three, "cosine")
         distance = np.abs(_all(three, "f") - line)[:, inside]
         return [
             close("three points: their extremal vector", only.vector, [-0.775 / 3, 2 / 3], 1e-12, "mean of y (x, 1)"),
             equal("three points: its sign and its data", [only.sign, int(only.active.sum())], [1, 3], "definition 1"),
+            at_least("three points: starts with a neuron active on all", len(_all(three, "loss")), 1, "theorem 2"),
             close("three points: loss at the end, all widths and laws", _all(three, "loss"), limit.loss, 1e-8, "theorem 2"),
-            close("three points: distance to the regression line", distance.max(), 0.0, 1e-4, "theorem 2"),
+            close("three points: distance to the regression line", distance.max(initial=0.0), 0.0, 1e-4, "theorem 2"),
             close("three points: loss of an interpolant of three units", float(THREE(explicit)), 0.0, 1e-28, "it exists"),
-            at_least("three points: least cosine to D of living neurons", _all(three, "cosine").min(), 0.99, "early alignment"),
+            at_least("three points: least cosine to D of living neurons", cosines.min(initial=1.0), 0.99, "early alignment"),
             close("three points: half-time against ln(1/λ)", slopes * np.linalg.norm(only.vector), 1.0, 1e-4, "1/|D|"),
             at_most("three points: median loss, size 3", float(results["large"]["loss"].median()), 1e-4, "no alignment"),
             close("forty points: loss at the saddle over least squares", saddle, [1.0], 1e-3, "one extremal vector"),
@@ -87,7 +89,7 @@ def _extended_grid():
 
 
 def _three(width, starts):
-    """Ends of balanced and, after them, dominated starts of size 1e-3, and how their living neurons point when the loss has moved by a hundredth.
+    """Ends of balanced and, after them, dominated starts of size 1e-3, and how neurons point when the loss first moves.
 
     The theorem is for starts with a neuron of positive amplitude that is active on all data: these are marked.
     """

@@ -54,10 +54,12 @@ class OrthogonalData(AbstractStudy):
         late = scales.sel(scale=[1e-9, 1e-48])
         slopes = np.diff(late["jump"].values, axis=0)[0] / np.diff(-np.log(late["scale"].values))
         exact = np.maximum(0.4 * TWO_GRID + 0.2, 0) - np.maximum(-0.4 * TWO_GRID + 0.8, 0)
-        saddle = [p for p in detect.plateaus(path["time"], path["loss"], levels=np.array([0.5, 0.25])) if p.predicted == 0.25]
+        levels = np.array([limit.initial_loss, limit.plateau_loss])
+        rests = detect.plateaus(path["time"].values, path["loss"].values, levels=levels)
+        saddle = [p.level for p in rests if p.predicted == limit.plateau_loss][:1]
         jumps = high["jump"].values / high["predicted"].values
         apart = np.abs(replica["single"].values - replica["first"].values)
-        rest = int(np.argmin(np.abs(path["loss"].values - 0.25)))
+        rest = int(np.argmin(np.abs(path["loss"].values - limit.plateau_loss)))
         exponent = np.diff(np.log(six["excess"].values[-2:])) / np.diff(np.log(six["scale"].values[-2:]))
         return [
             close("two points, λ = 1e-9: variation norm", float(tiny["norm"]), limit.variation_norm, 1e-9, "1/√5 + 1/√1.25"),
@@ -65,7 +67,7 @@ class OrthogonalData(AbstractStudy):
             close("two points, λ = 1e-9: the function", np.abs(tiny["f"].values - exact).max(), 0.0, 1e-8, "theorem 1"),
             close("two points, λ = 1e-9: kinks", tiny["kink_error"].values, 0.0, 1e-8, "kinks on the data"),
             close("two points: jump times against ln(1/λ)", slopes, np.array([1, 2]) / 1.25**0.5, 1e-3, "1/|D₊| and 1/|D₋|"),
-            close("two points: level of the saddle", [p.level for p in saddle[:1]], [limit.plateau_loss], 1e-3, "1/2n Σ y²"),
+            close("two points: level of the saddle", saddle, [limit.plateau_loss], 1e-3, "1/2n Σ y²"),
             equal("two points: Hessian index on the saddle", int(path["index"][rest]), int(path["active"][rest, 0]),
                   "one for each neuron active on the datum that is left"),
             close("published iterations: median of MSE < 0.75", np.median(replica["first"]), 6085, 95, "their code"),

@@ -9,7 +9,15 @@ for package in ("xarray", "matplotlib", "sklearn"):
 import xarray
 
 from relujax import theory
-from relujax.studies import momentum_flows, one_hidden_layer_principles, topological_obstruction, univariate_splines
+from relujax.studies import (
+    early_alignment,
+    momentum_flows,
+    one_hidden_layer_principles,
+    orthogonal_data,
+    single_neuron_teacher,
+    topological_obstruction,
+    univariate_splines,
+)
 
 
 def failed(study, results):
@@ -183,3 +191,165 @@ def test_momentum_flows_fail_when_residuals_leave_their_modes():
         "Nesterov, r = 3: largest error of a residual", "Nesterov: error for η over that for η/4",
     ]  # fmt: skip
     assert set(study.figures(momentum())) == {"flows", "envelopes", "discrete"}
+
+
+def orthogonal():
+    """Two points that reach their limit as λ², six that do with their exponent, and paths of one neuron a datum."""
+    module = orthogonal_data
+    limit = module._limit()
+    scale = np.array([1e-1, 1e-2, 1e-3, 1e-4, 1e-9, 1e-20, 1e-48])
+    exact = np.maximum(0.4 * module.TWO_GRID + 0.2, 0) - np.maximum(-0.4 * module.TWO_GRID + 0.8, 0)
+    times = np.linspace(0, 260, 27)
+    scales = {
+        "norm": ("scale", limit.variation_norm + np.where(scale > 1e-8, scale**2, 0.0)),
+        "f": (("scale", "x"), np.tile(exact, (7, 1))),
+        "kink_error": ("scale", np.zeros(7)),
+        "jump": (("scale", "sign"), np.array([limit.jump_times(value) for value in scale])),
+        "loss": (("scale", "time"), np.ones((7, 27))),
+    }
+    t = np.concatenate([[0.0], np.geomspace(1, 40, 30)])
+    loss = 0.25 / (1 + np.exp(3 * (t - 5))) + 0.25 / (1 + np.exp(3 * (t - 20)))
+    path = {
+        "hidden": (("time", "neuron", "part"), np.ones((31, 2, 2))),
+        "amplitude": (("time", "neuron"), np.ones((31, 2))),
+        "f": (("time", "x"), np.zeros((31, len(module.TWO_GRID)))),
+        "loss": ("time", loss),
+        "index": ("time", np.full(31, 7)),
+        "active": (("time", "datum"), np.full((31, 2), 7)),
+        "alignment": 1.0,
+    }
+    six = np.array([1e-12, 1e-24, 1e-40, 1e-48])
+    return {
+        "scales": xarray.Dataset(scales, {"scale": scale, "x": module.TWO_GRID, "time": times}),
+        "replica": xarray.Dataset({"first": ("draw", [6090]), "second": ("draw", [12700]), "single": ("draw", [6090])}),
+        "path": xarray.Dataset(path, {"time": t, "x": module.TWO_GRID}),
+        "five-points": xarray.Dataset(path, {"time": t, "x": module.TWO_GRID}),
+        "six-points": xarray.Dataset({"excess": ("scale", six**0.0748)}, {"scale": six}, {"exponent": 0.0748}),
+        "high-dimension": xarray.Dataset(
+            {
+                "loss": ("time", np.linspace(1, 0, 5)),
+                "singular": (("time", "component"), np.ones((5, 12))),
+                "jump": ("class", np.array([19.0, 140.0])),
+                "predicted": ("class", np.array([19.1, 143.0])),
+                "plane": (("neuron", "axis"), np.ones((3, 2))),
+                "amplitude": ("neuron", np.ones(3)),
+            },
+            {"time": np.arange(5.0)},
+        ),
+    }
+
+
+def test_orthogonal_data_fail_when_the_limit_is_missed_and_when_a_jump_is_late():
+    study, results = orthogonal_data.STUDY, orthogonal()
+    assert failed(study, results) == []
+    results["scales"]["norm"][4] += 1e-8
+    results["scales"]["jump"][6, 1] *= 1.01
+    assert failed(study, results) == ["two points, λ = 1e-9: variation norm", "two points: jump times against ln(1/λ)"]
+    results = orthogonal()
+    results["path"]["index"][:] = 6
+    results["six-points"]["excess"][3] *= 0.5
+    assert failed(study, results) == [
+        "two points: Hessian index on the saddle",
+        "six points: exponent of the excess at λ = 1e-48",
+    ]
+    assert set(study.figures(orthogonal())) == {"scales", "losses", "two-points", "five-points", "high-dimension"}
+
+
+def teacher():
+    """Angles in proportion to λ, half-times on their line, norms 1, and published medians in the middle."""
+    module = single_neuron_teacher
+    scale = 4.0 ** -np.arange(4, 11)
+    acute = {
+        "angle": ("scale", 0.01 * scale),
+        "half_time": ("scale", 3.0 - np.log(scale) / 0.7),
+        "second": ("scale", scale),
+        "nuclear": ("scale", 1 + scale),
+        "squared": ("scale", np.full(7, 2.0)),
+        "loss": (("scale", "time"), np.ones((7, 3))),
+    }
+    spread = np.geomspace(0.1, 10, 5)[:, None]
+    tables = {
+        f"table-{dim}": xarray.Dataset(
+            {
+                "angle": (("trial", "scale"), spread * 4.0 ** (module.POWERS - module.POWERS[0]) * module.PUBLISHED[dim][0]),
+                "nuclear": (("trial", "scale"), np.full((5, 4), 1.001)),
+            },
+            {"scale": 4.0**module.POWERS},
+        )
+        for dim in (4, 64)
+    }
+    split = {
+        "gap": ("example", [-0.2, 0.1]),
+        "least": ("example", [1.0, 0.98]),
+        "end": (("example", "start"), np.ones((2, 3))),
+        "cosine": (("example", "start"), np.ones((2, 3))),
+    }
+    return {
+        "acute": xarray.Dataset(acute, {"scale": scale, "time": np.arange(3.0)}, {"slope": 0.7}),
+        **tables,
+        "split": xarray.Dataset(split),
+    }
+
+
+def test_single_neuron_teacher_fails_when_angles_stop_falling_and_when_the_norm_is_the_least():
+    study, results = single_neuron_teacher.STUDY, teacher()
+    assert failed(study, results) == []
+    results["acute"]["angle"][-1] *= 1.1
+    results["split"]["end"][1] = 0.98
+    assert failed(study, results) == [
+        "acute data: largest angle for λ over that for λ/4", "both: variation norm at the end",
+    ]  # fmt: skip
+    results = teacher()
+    results["table-64"]["angle"][:] *= 1e3
+    assert "d = 64: published medians between our quartiles, of 4" in failed(study, results)
+    assert set(study.figures(teacher())) == {"scales", "losses", "split"}
+
+
+def alignment():
+    """Ends at least squares, a half-time on its line, forty points that rest at least squares."""
+    module = early_alignment
+    limit = theory.least_squares_limit(module._extended(module.THREE), np.asarray(module.THREE.targets))
+    line = module._extended_grid() @ limit.direction
+    three = {
+        "loss": ("start", np.full(2, limit.loss)),
+        "f": (("start", "x"), np.tile(line, (2, 1))),
+        "cosine": ("start", np.ones(2)),
+        "history": (("start", "time"), np.ones((2, 3))),
+        "survives": ("start", np.array([True, False])),
+    }
+    (only,) = theory.extremal_vectors(module._extended(module.THREE), module.THREE.targets)
+    times = np.concatenate([[0.0], np.geomspace(0.1, 4000, 60)])
+    loss = 0.04 + 0.12 / (1 + times**4 / 1e4) - 0.02 / (1 + (1000 / np.maximum(times, 1e-9)) ** 4)
+    forty = {
+        "loss": ("time", loss),
+        "alignment": 1.0,
+        "hidden": (("frame", "neuron", "part"), np.ones((2, 3, 2))),
+        "amplitude": (("frame", "neuron"), np.ones((2, 3))),
+        "f": (("frame", "x"), np.zeros((2, len(module.GRID)))),
+        "extremal": (("vector", "part"), np.ones((1, 2))),
+        "inputs": ("datum", np.zeros(3)),
+        "targets": ("datum", np.zeros(3)),
+    }
+    return {
+        "three-10": xarray.Dataset(three, {"x": module.GRID, "time": np.arange(3.0)}),
+        "scales": xarray.Dataset(
+            {"half_time": ("scale", -np.log(module.SCALES) / np.linalg.norm(only.vector))}, {"scale": module.SCALES}
+        ),
+        "large": xarray.Dataset(
+            {"loss": ("start", np.zeros(2)), "f": (("start", "x"), np.tile(line, (2, 1)))}, {"x": module.GRID}
+        ),
+        "forty": xarray.Dataset(forty, {"time": times, "x": module.GRID, "frame": np.array([0.0, 1.0])}, {"line": 0.04}),
+    }
+
+
+def test_early_alignment_fails_when_a_survivor_interpolates():
+    study, results = early_alignment.STUDY, alignment()
+    assert failed(study, results) == []
+    results["three-10"]["loss"][1] = 0.3  # a start without a neuron that is active on all data
+    assert failed(study, results) == []
+    results["three-10"]["loss"][0] = 0.0
+    results["three-10"]["cosine"][0] = 0.5
+    assert failed(study, results) == [
+        "three points: loss at the end, all widths and laws", "three points: least cosine to D of living neurons",
+    ]  # fmt: skip
+    assert set(study.figures(alignment())) == {"three-points", "polar", "forty-points"}
