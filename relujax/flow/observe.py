@@ -53,7 +53,7 @@ def signs(net: ShallowReLU) -> Float[Array, " m"]:
 
 def signed_strengths(net: ShallowReLU) -> Float[Array, " m"]:
     """`a |(w, b)|` of every neuron, what it adds to the function in its direction."""
-    return net.amplitudes * neuron_norms(net)
+    return jnp.asarray(net.amplitudes) * neuron_norms(net)
 
 
 def relative_balance(net: ShallowReLU) -> Float[Array, " m"]:
@@ -71,8 +71,8 @@ def lorentz_invariants(net: ShallowReLU) -> Float[Array, "m m"]:
     For balanced neurons of one sign it is `a_i a_j (1 − cos)`, from which `angles_of_invariants` has the angle to full relative
     accuracy however small it has become.
     """
-    hidden = hidden_vectors(net)
-    return jnp.outer(net.amplitudes, net.amplitudes) - hidden @ hidden.T
+    hidden, amplitudes = hidden_vectors(net), jnp.asarray(net.amplitudes)
+    return jnp.outer(amplitudes, amplitudes) - hidden @ hidden.T
 
 
 def angles_of_invariants(invariants: Float[RealArray, "m m"], amplitudes: Float[RealArray, " m"]) -> Float[Array, "m m"]:
@@ -80,7 +80,8 @@ def angles_of_invariants(invariants: Float[RealArray, "m m"], amplitudes: Float[
 
     `sin²(angle/2) = I_ij/(2 a_i a_j)`; right as long as the two have been active on the same data since.
     """
-    half = invariants / (2 * jnp.outer(amplitudes, amplitudes))
+    a = jnp.asarray(amplitudes)
+    half = invariants / (2 * jnp.outer(a, a))
     return 2 * jnp.arcsin(jnp.sqrt(jnp.clip(half, 0.0, 1.0)))
 
 

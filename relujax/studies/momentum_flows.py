@@ -158,15 +158,15 @@ def _discrete(width):
         for row, (method, steps) in enumerate(zip(methods, (inertial, inertial, round(end / rate)), strict=True)):
             run = descent(loss, nets, method, steps=steps, save_at=np.array([steps]), observe=watch, block=1)
             errors[row, column] = np.abs(run.observed["residual"][0, -1] - ends[row]).max()
-    steps, small = np.arange(0, 401, 4), 0.04 / unit**2
-    methods = {
+    saves, small = np.arange(0, 401, 4), 0.04 / unit**2
+    cousins = {
         "gradient descent": optax.sgd(small), "heavy ball": heavy_ball(small, friction=unit * 0.6),
         "Nesterov": nesterov(small, r=3.0), "Adam": optax.adam(0.04 / width**0.75),
     }  # fmt: skip
-    histories = [descent(loss, nets, m, steps=400, save_at=steps, block=1).observed["loss"][0] for m in methods.values()]
+    histories = [descent(loss, nets, m, steps=400, save_at=saves, block=1).observed["loss"][0] for m in cousins.values()]
     return xarray.Dataset(
         {"error": (("method", "rate"), errors), "loss": (("optimiser", "step"), histories)},
-        {"rate": rates, "step": steps, "optimiser": list(methods)},
+        {"rate": rates, "step": saves, "optimiser": list(cousins)},
     )
 
 

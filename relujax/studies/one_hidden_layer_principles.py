@@ -132,7 +132,7 @@ def _trained(starts, width):
     loss = univariate(INPUTS, TARGETS)
     nets = initialise.balanced(jax.random.key(0), number=starts, width=width, dim=1, scale=1.0, biases=True)
     run = flow_ensemble(loss, nets, gradient_norm=1e-7, rtol=1e-3, atol=1e-3, solver=Chebyshev(), max_steps=20_000)
-    columns = {name: [] for name in ("f", "reading", "merged", "norm", "knot", "strength", "kind", "right")}
+    columns: dict[str, list] = {name: [] for name in ("f", "reading", "merged", "norm", "knot", "strength", "kind", "right")}
     for index in range(starts):
         net = jax.tree.map(np.asarray, take(run.networks, index))
         table = theory.knot_table(net, INPUTS)

@@ -5,6 +5,8 @@ is fitted at `ln(1/λ)/|D±|`, and after a plateau at a saddle the other. The en
 variation norm. Their code's loss is the mean of r², twice the one here: n iterations at rate η are time 2ηn.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,7 @@ TWO = univariate(np.array([-0.5, 2.0]), np.array([-1.0, 1.0]))
 FIVE = univariate(np.array([-1.5, -1.0, 0.0, 0.25, 2.0]), np.array([0.7, -0.3, -0.3, 0.4, 0.2]))
 TWO_GRID, FIVE_GRID = np.linspace(-1.5, 3.0, 181), np.linspace(-2.5, 3.0, 221)
 SIX = np.array([1.0, 0.7, -0.9, 1.3, -0.4, -1.1])
-EXACT = {"rtol": 1e-9, "atol": 1e-9}
+EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-9}
 
 
 class OrthogonalData(AbstractStudy):

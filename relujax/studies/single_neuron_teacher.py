@@ -5,6 +5,8 @@ teacher v*, `Σ|w|² = |v*| = 1`, whether or not another interpolator has a smal
 conserve `a_i a_j − w_i·w_j`, so that the angles left at the end are proportional to λ. Their loss is the mean of r², twice ours.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,7 @@ from .base import AbstractStudy, at_least, at_most, close, equal
 POWERS = np.array([-4.0, -6.0, -8.0, -10.0])
 PUBLISHED = {4: [31.06, 2.180, 0.1371, 8.570e-3], 64: [13.91, 0.8756, 0.05473, 3.421e-3]}  # degrees at 4^POWERS
 NUCLEAR = [220.5, 55.34, 14.61, 4.421, 1.856, 1.214, 1.054, 1.013, 1.003, 1.001, 1.000]  # d = 1024, λ = 4^2 … 4^-8
-EXACT = {"rtol": 1e-9, "atol": 1e-9}
+EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-9}
 
 
 class SingleNeuronTeacher(AbstractStudy):

@@ -174,7 +174,7 @@ def _breast_cancer(widths, seeds, steps):
     data = datasets.load("breast-cancer")
     order = np.random.default_rng(0).permutation(len(data.targets))
     train, test = (EmpiricalLoss(data.inputs[part], data.targets[part], LogisticError()) for part in (order[:400], order[400:]))
-    rows = {name: [] for name in ("width", "free", "train", "test", "obstructed", "bound")}
+    rows: dict[str, list] = {name: [] for name in ("width", "free", "train", "test", "obstructed", "bound")}
     for width in widths:
         drawn = initialise.kaiming(jax.random.key(width), number=seeds, width=width, dim=data.inputs.shape[1])
         for free in sorted({0, 1, width // 2, width}):

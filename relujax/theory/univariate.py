@@ -21,8 +21,9 @@ def reduce(net: ShallowReLU) -> tuple[Float[Array, " m"], Float[Array, " m"], Fl
     if net.dim != 1 or net.biases is None:
         has = "no hidden biases" if net.biases is None else "hidden biases"
         raise ValueError(f"the network has {net.dim} inputs and {has}: one input and hidden biases are needed.")
-    radius = jnp.hypot(net.weights[:, 0], net.biases)
-    return net.amplitudes * radius, jnp.arctan2(net.biases, net.weights[:, 0]), net.amplitudes**2 - radius**2
+    w, b, a = jnp.asarray(net.weights)[:, 0], jnp.asarray(net.biases), jnp.asarray(net.amplitudes)
+    radius = jnp.hypot(w, b)
+    return a * radius, jnp.arctan2(b, w), a**2 - radius**2
 
 
 def expand(strength: Float[RealArray, " m"], angle: Float[RealArray, " m"], balance: Float[RealArray, " m"]) -> ShallowReLU:
