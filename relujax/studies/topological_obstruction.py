@@ -5,6 +5,8 @@ pathological: its amplitude keeps its sign for ever. Rescaling a neuron, which l
 kind to the other. Their binary cross entropy is `LogisticError` on targets ±1.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +47,7 @@ class TopologicalObstruction(AbstractStudy):
         toy, drawn, cancer = results["toy"], results["frequencies"], results["breast-cancer"]
         amplitude, last = toy["path"].values[:, :, 1, 2], toy["loss"].values[:, -1]
         exact = drawn["exact"].values
-        misses = (drawn["drawn"].values - exact) / np.sqrt(exact * (1 - exact) / drawn.attrs["number"])
+        misses = (drawn["drawn"].values - exact) / np.sqrt(exact * (1 - exact) / drawn["number"].values)
         stuck = cancer["obstructed"].values
         below = cancer["bound"].values[stuck] - cancer["train"].values[stuck]
         gain = [_mean_test(cancer, width, width) / _mean_test(cancer, width, 0) for width in (1, 2, 4)]
@@ -58,7 +60,7 @@ class TopologicalObstruction(AbstractStudy):
             at_most("free: last amplitude of neuron 2", amplitude[1, -1], -0.1, "c > 0 lets it change sign"),
             at_least("obstructed: last loss over its bound", last[0] / toy.attrs["bound"], 1.0, "Σ y² over y < 0"),
             close("free: last loss", last[1], 0.0, 1e-6, "the teacher is reached"),
-            at_most("pathological neurons: largest miss in standard errors", np.abs(misses).max(), 3.0, "F distribution"),
+            at_most("frequencies: largest miss in standard errors", np.abs(misses).max(), 3.0, "F distribution"),
             at_most("breast cancer: loss below the bound of an obstructed start", below.max(initial=-1.0), 0.0, "ln 2 a datum"),
             at_most("breast cancer: test loss of all free over none free, l = 1, 2, 4", max(gain), 1.0, "figure on l₊"),
         ]
@@ -136,23 +138,27 @@ def _variances(law, dim, width):
 
 
 def _frequencies(number=400_000):
-    """How often a neuron of each law is pathological, drawn and in closed form."""
+    """How often a neuron is pathological, and a network obstructed, among so many drawn neurons, and in closed form."""
     xarray = extra("xarray", "io")
-    drawn, exact = np.zeros((2, len(DRAWS))), np.zeros((2, len(DRAWS)))
-    for row, law in enumerate(("kaiming", "xavier")):
-        for column, (dim, width) in enumerate(DRAWS):
-            hidden, outer = _variances(law, dim, width)
-            keys = jax.random.split(jax.random.fold_in(jax.random.key(3), 10 * row + column))
-            w = hidden**0.5 * jax.random.normal(keys[0], (number, dim))
-            a = outer**0.5 * jax.random.normal(keys[1], (number,))
-            drawn[row, column] = jnp.mean(a**2 > jnp.sum(w**2, axis=1))
-            exact[row, column] = theory.pathological_probability(dim, hidden_variance=hidden, output_variance=outer)
-    dims = ("law", "case")
-    return xarray.Dataset({"drawn": (dims, drawn), "exact": (dims, exact)}, {"law": ["kaiming", "xavier"]}, {"number": number})
+    rows = []
+    for index, (law, (dim, width)) in enumerate(itertools.product(("kaiming", "xavier"), DRAWS)):
+        hidden, outer = _variances(law, dim, width)
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(3), index))
+        w = hidden**0.5 * jax.random.normal(keys[0], (number // width, width, dim))
+        a = outer**0.5 * jax.random.normal(keys[1], (number // width, width))
+        pathological = a**2 > jnp.sum(w**2, axis=2)
+        exact = theory.pathological_probability(dim, hidden_variance=hidden, output_variance=outer)
+        rows.append((float(jnp.mean(pathological)), exact, number))
+        obstructed = jnp.all(pathological & (a < 0), axis=1)
+        rows.append((float(jnp.mean(obstructed)), float(theory.obstruction_probability(exact, width)), number // width))
+    drawn, probability, size = np.array(rows).T
+    return xarray.Dataset({"drawn": ("case", drawn), "exact": ("case", probability), "number": ("case", size)})
 
 
 def _heat(side):
-    """The probability that a neuron is pathological, and that some neuron is, so that the invariant set is disconnected."""
+    """Over d and l: the probability that a neuron is pathological, that the invariant set is disconnected, since some neuron is,
+    and that a start is obstructed for a target that needs a neuron of positive amplitude, since all are and none is positive.
+    """
     xarray = extra("xarray", "io")
     dims, widths = np.arange(2, side + 1), np.arange(1, side + 1)
     neuron = np.zeros((2, len(widths), len(dims)))
@@ -162,10 +168,12 @@ def _heat(side):
                 hidden, outer = _variances(law, dim, width)
                 neuron[row, i, j] = theory.pathological_probability(int(dim), hidden_variance=hidden, output_variance=outer)
     axes = ("law", "width", "dim")
-    some = 1 - (1 - neuron) ** widths[:, None]
-    return xarray.Dataset(
-        {"neuron": (axes, neuron), "disconnected": (axes, some)}, {"law": ["kaiming", "xavier"], "width": widths, "dim": dims}
-    )
+    variables = {
+        "neuron": (axes, neuron),
+        "disconnected": (axes, 1 - (1 - neuron) ** widths[:, None]),
+        "obstructed": (axes, theory.obstruction_probability(neuron, widths[:, None])),
+    }
+    return xarray.Dataset(variables, {"law": ["kaiming", "xavier"], "width": widths, "dim": dims})
 
 
 def _breast_cancer(widths, seeds, steps):
@@ -205,15 +213,22 @@ def _with_free(net, free):
 
 
 def _heat_figure(heat):
-    fig, axes = plot.figure(10.0, 4.2, columns=2)
-    for ax, law in zip(axes, heat["law"].values, strict=True):
-        these = heat.sel(law=law)
-        place = these["dim"], these["width"]
-        mesh = ax.pcolormesh(*place, these["disconnected"], cmap="cividis", vmin=0, vmax=1, shading="nearest")
-        lines = ax.contour(*place, these["neuron"], levels=[1e-3, 1e-2, 0.1, 0.2, 0.3], colors="white")
-        ax.clabel(lines, fontsize=7)
-        ax.set(xlabel="inputs d", ylabel="neurons l", title=f"{law}: a disconnected invariant set")
-    fig.colorbar(mesh, ax=axes, label="probability (white: of one neuron to be pathological)")
+    colours = extra("matplotlib.colors", "plot")
+    fig, axes = plot.figure(10.0, 8.0, rows=2, columns=2)
+    norms = {"disconnected": colours.Normalize(0, 1), "obstructed": colours.LogNorm(1e-12, 1)}
+    words = {"disconnected": "the invariant set is disconnected", "obstructed": "no positive amplitude can be reached"}
+    for row, name in zip(axes, words, strict=True):
+        for ax, law in zip(row, heat["law"].values, strict=True):
+            these = heat.sel(law=law)
+            place = these["dim"], these["width"]
+            shown = np.maximum(these[name], 1e-12)
+            mesh = ax.pcolormesh(*place, shown, cmap="cividis", norm=norms[name], shading="nearest")
+            lines = ax.contour(*place, these["neuron"], levels=[1e-3, 1e-2, 0.1, 0.2, 0.3], colors="white", linewidths=1)
+            ax.clabel(lines, fontsize=7)
+            ax.xaxis.get_major_locator().set_params(integer=True)
+            ax.yaxis.get_major_locator().set_params(integer=True)
+            ax.set(xlabel="inputs d", ylabel="neurons l", title=f"{law}: {words[name]}")
+        fig.colorbar(mesh, ax=row, label="probability (white: that one neuron is pathological)")
     return fig
 
 

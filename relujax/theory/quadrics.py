@@ -5,10 +5,8 @@ of R^(d+e), d inputs and e outputs. For c > 0 the quadric deforms to a sphere of
 e − 1, for c = 0 to a point. With one output a neuron with c < 0 is pathological: its output weight never changes sign.
 """
 
-import math
-
 import numpy as np
-from scipy.stats import f as f_distribution
+from scipy.stats import binom, f as f_distribution
 
 
 def betti_numbers(inputs: int, outputs: int, positive: int, negative: int) -> list[int]:
@@ -85,20 +83,19 @@ def pathological_probability(inputs: int, *, hidden_variance: float, output_vari
     return float(f_distribution.sf(inputs * hidden_variance / output_variance, 1, inputs))
 
 
-def obstruction_probability(pathological: float, neurons: int, needed: int = 1) -> float:
+def obstruction_probability(pathological: float | np.ndarray, neurons: int | np.ndarray, needed: int = 1) -> float | np.ndarray:
     """The probability that all l neurons are pathological and too few of them have the needed sign of their output weight.
 
     With one output and weights drawn symmetrically: `p^l P(Binomial(l, ½) < needed)`. Then no flow reaches a network that needs
     `needed` neurons of positive output weight.
 
     ```python
-    >>> obstruction_probability(0.5, 2)
+    >>> float(obstruction_probability(0.5, 2))
     0.0625
 
     ```
     """
-    too_few = sum(math.comb(neurons, k) for k in range(needed)) / 2**neurons
-    return pathological**neurons * too_few
+    return pathological**neurons * binom.cdf(needed - 1, neurons, 0.5)
 
 
 def _check(inputs, outputs, positive, negative):

@@ -8,7 +8,7 @@ for package in ("xarray", "matplotlib", "sklearn"):
 
 import xarray
 
-from relujax import theory
+from relujax import plot_dynamics, theory
 from relujax.studies import (
     early_alignment,
     momentum_flows,
@@ -75,7 +75,7 @@ def obstruction():
     times = np.linspace(0, 400, 21)
     path = np.zeros((2, 21, 2, 3)) + 0.5
     path[1, :, 1, 2] = np.linspace(0.5, -0.6, 21)
-    exact = np.full((2, 2), 0.3)
+    exact = np.full(4, 0.3)
     free = np.array([0, 1, 0, 1, 2, 0, 1, 2, 4])
     cancer = {
         "width": np.array([1, 1, 2, 2, 2, 4, 4, 4, 4]),
@@ -86,7 +86,7 @@ def obstruction():
         "bound": np.full(9, 0.3),
     }
     axes = ("law", "width", "dim")
-    heat = {name: (axes, np.linspace(0, 1, 18).reshape(2, 3, 3)) for name in ("neuron", "disconnected")}
+    heat = {name: (axes, np.linspace(0, 1, 18).reshape(2, 3, 3)) for name in ("neuron", "disconnected", "obstructed")}
     return {
         "toy": xarray.Dataset(
             {
@@ -100,9 +100,7 @@ def obstruction():
             {"bound": 0.2},
         ),
         "several-outputs": xarray.Dataset({"drift": 0.0}),
-        "frequencies": xarray.Dataset(
-            {"drawn": (("law", "case"), exact), "exact": (("law", "case"), exact)}, attrs={"number": 400_000}
-        ),
+        "frequencies": xarray.Dataset(dict.fromkeys(("drawn", "exact", "number"), ("case", exact))),
         "heat": xarray.Dataset(heat, {"law": ["kaiming", "xavier"], "width": [1, 2, 3], "dim": [2, 3, 4]}),
         "breast-cancer": xarray.Dataset({name: ("run", values) for name, values in cancer.items()}),
     }
@@ -353,3 +351,15 @@ def test_early_alignment_fails_when_a_survivor_interpolates():
         "three points: loss at the end, all widths and laws", "three points: least cosine to D of living neurons",
     ]  # fmt: skip
     assert set(study.figures(alignment())) == {"three-points", "polar", "forty-points"}
+
+
+def test_an_animation_draws_every_frame_anew(tmp_path):
+    drawn = []
+
+    def draw(fig, frame):
+        drawn.append(frame)
+        fig.subplots().plot([0, frame], [0, 1])
+
+    plot_dynamics.animation([1, 2, 3], draw).save(tmp_path / "moving.gif", writer="pillow", dpi=20)
+    assert (tmp_path / "moving.gif").stat().st_size > 0
+    assert drawn[-3:] == [1, 2, 3]
