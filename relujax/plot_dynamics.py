@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ._extras import extra
-from .plot import COLOURS, figure
+from .plot import COLOURS
 
 POSITIVE, NEGATIVE = COLOURS[1], COLOURS[0]
 
@@ -124,11 +124,14 @@ def quadric(constant, paths, ax, *, reach: float = 2.0):
 def animation(
     frames: Iterable[Any], draw: Callable[[Any, Any], None], *, width: float = 7.0, height: float = 4.2, pause: int = 80
 ):
-    """A moving picture: for every frame the figure is cleared and `draw(figure, frame)` draws it; `pause` in milliseconds."""
+    """A moving picture: for every frame the figure is cleared and `draw(figure, frame)` draws it; `pause` in milliseconds.
+
+    `draw` makes the axes and leaves room for their labels (`figure.subplots_adjust`).
+    """
     animations = extra("matplotlib.animation", "plot")
-    fig, ax = figure()
-    fig.delaxes(ax)
-    fig.set_layout_engine("none")  # laying out every frame anew takes most of the time
+    # without a layout engine: to lay out every frame anew takes most of the time
+    fig = extra("matplotlib.figure", "plot").Figure(figsize=(7.0, 4.2))
+    extra("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(fig)
 
     def show(frame):
         fig.clear()
