@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import initialise, plot, theory
 from .._extras import extra
-from ..flow import Chebyshev, flow_ensemble
+from ..flow import flow_ensemble
 from ..network import ShallowReLU, take
 from ..problems import univariate
 from .base import AbstractStudy, at_least, close, equal
@@ -41,7 +41,7 @@ class OneHiddenLayerPrinciples(AbstractStudy):
         bases, norms, trained = results["bases"], results["norms"], results["trained"]
         net = ShallowReLU(np.array([[1.0], [-2.0], [0.5]]), np.array([1.0, 0.5, -2.0]), np.array([0.0, 1.0, -1.0]))
         spline = theory.read_spline(net)
-        fitted = trained.isel(start=trained["loss"].values < 1e-10)
+        fitted = trained.isel(start=trained["loss"].values < 1e-20)
         excess = fitted["norm"].values / theory.minimum_norm_interpolant(INPUTS, TARGETS).norm
         return [
             equal("knots, strengths and slopes of a network of three", [list(x) for x in spline[:3]],
@@ -131,7 +131,7 @@ def _trained(starts, width):
     xarray = extra("xarray", "io")
     loss = univariate(INPUTS, TARGETS)
     nets = initialise.balanced(jax.random.key(0), number=starts, width=width, dim=1, scale=1.0, biases=True)
-    run = flow_ensemble(loss, nets, gradient_norm=1e-7, rtol=1e-3, atol=1e-3, solver=Chebyshev(), max_steps=20_000)
+    run = flow_ensemble(loss, nets, gradient_norm=1e-10, rtol=1e-6, atol=1e-6)
     columns: dict[str, list] = {name: [] for name in ("f", "reading", "merged", "norm", "knot", "strength", "kind", "right")}
     for index in range(starts):
         net = jax.tree.map(np.asarray, take(run.networks, index))
@@ -188,7 +188,8 @@ def _unit_figure(trained):
         ax.axvline(x, color="#999999", lw=0.7, ls=":")
     for right, marker, word in ((True, ">", "right-hand"), (False, "<", "left-hand")):
         own = (best["right"].values == right) & (best["kind"].values == 0)
-        ax.scatter(best["knot"].values[own], best["strength"].values[own], marker=marker, s=40, alpha=0.7, label=word)
+        place = best["knot"].values[own], best["strength"].values[own]
+        ax.scatter(*place, marker=marker, s=40, color=plot.COLOURS[0 if right else 1], alpha=0.7, label=word)
     dead, linear = (int(np.sum(best["kind"].values == kind)) for kind in (2, 1))
     ax.set(xlabel="knot −b/w", ylabel="strength a|w|", xlim=(-1.3, 1.3))
     ax.set_title(f"Units of a trained network; {dead} dead, {linear} linear on the data")

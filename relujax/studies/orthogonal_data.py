@@ -17,15 +17,16 @@ from .._extras import extra
 from ..flow import descent, detect, flow_ensemble, observe
 from ..initialise import balanced, scaled
 from ..loss import EmpiricalLoss
-from ..network import dead_neurons, kinks, variation_norm
+from ..network import dead_neurons, hidden_vectors, kinks, ravel, take, unravel, variation_norm
 from ..problems import random_teacher, univariate
 from .base import AbstractStudy, at_least, at_most, close, equal
 
 TWO = univariate(np.array([-0.5, 2.0]), np.array([-1.0, 1.0]))
 FIVE = univariate(np.array([-1.5, -1.0, 0.0, 0.25, 2.0]), np.array([0.7, -0.3, -0.3, 0.4, 0.2]))
 TWO_GRID, FIVE_GRID = np.linspace(-1.5, 3.0, 181), np.linspace(-2.5, 3.0, 221)
+PATH_SCALE = 1e-6  # of their notebook
 SIX = np.array([1.0, 0.7, -0.9, 1.3, -0.4, -1.1])
-EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-9}
+EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-9, "kinks": "locate"}
 
 
 class OrthogonalData(AbstractStudy):
@@ -39,38 +40,36 @@ class OrthogonalData(AbstractStudy):
     full = {"width": 60, "replicas": 64, "tall": 2000, "frames": 150}
 
     def measure(self, keep, *, width, replicas, tall, frames):
-        keep("scales", _scales, width)
+        keep("two-points", _two_points, width, frames)
         keep("replica", _replica, replicas)
-        keep("path", _path, TWO, TWO_GRID, width, 1e-6, 40.0, frames)
-        keep("five-points", _path, FIVE, FIVE_GRID, width, 1e-3, 800.0, frames)
+        keep("five-points", _five_points, width, frames)
         keep("six-points", _six_points, width)
         keep("high-dimension", _high_dimension, tall)
 
     def claims(self, results):
-        scales, replica, path, five, six, high = (
-            results[name] for name in ("scales", "replica", "path", "five-points", "six-points", "high-dimension")
-        )
+        names = ("two-points", "replica", "five-points", "six-points", "high-dimension")
+        two, replica, five, six, high = (results[name] for name in names)
         limit = _limit()
-        excess = (scales["norm"] - limit.variation_norm).sel(scale=[1e-1, 1e-2, 1e-3, 1e-4]).values
-        tiny = scales.sel(scale=1e-9)
-        late = scales.sel(scale=[1e-9, 1e-48])
+        excess = (two["norm"] - limit.variation_norm).sel(scale=[1e-1, 1e-2, 1e-3, 1e-4]).values
+        tiny = two.sel(scale=1e-9)
+        late = two.sel(scale=[1e-9, 1e-48])
         slopes = np.diff(late["jump"].values, axis=0)[0] / np.diff(-np.log(late["scale"].values))
         exact = np.maximum(0.4 * TWO_GRID + 0.2, 0) - np.maximum(-0.4 * TWO_GRID + 0.8, 0)
         levels = np.array([limit.initial_loss, limit.plateau_loss])
-        rests = detect.plateaus(path["time"].values, path["loss"].values, levels=levels)
+        rests = detect.plateaus(two["frame"].values, two["loss"].values, levels=levels)
         saddle = [p.level for p in rests if p.predicted == limit.plateau_loss][:1]
         jumps = high["jump"].values / high["predicted"].values
         apart = np.abs(replica["single"].values - replica["first"].values)
-        rest = int(np.argmin(np.abs(path["loss"].values - limit.plateau_loss)))
+        rest = int(np.argmin(np.abs(two["loss"].values - limit.plateau_loss)))
         exponent = np.diff(np.log(six["excess"].values[-2:])) / np.diff(np.log(six["scale"].values[-2:]))
         return [
             close("two points, λ = 1e-9: variation norm", float(tiny["norm"]), limit.variation_norm, 1e-9, "1/√5 + 1/√1.25"),
             close("two points: excess of the norm from one λ to the next", excess[:-1] / excess[1:], 100.0, 2.0, "C λ²"),
-            close("two points, λ = 1e-9: the function", np.abs(tiny["f"].values - exact).max(), 0.0, 1e-8, "theorem 1"),
+            close("two points, λ = 1e-9: the function", np.abs(tiny["function"].values - exact).max(), 0.0, 1e-8, "theorem 1"),
             close("two points, λ = 1e-9: kinks", tiny["kink_error"].values, 0.0, 1e-8, "kinks on the data"),
             close("two points: jump times against ln(1/λ)", slopes, np.array([1, 2]) / 1.25**0.5, 1e-3, "1/|D₊| and 1/|D₋|"),
             close("two points: level of the saddle", saddle, [limit.plateau_loss], 1e-3, "1/2n Σ y²"),
-            equal("two points: Hessian index on the saddle", int(path["index"][rest]), int(path["active"][rest, 0]),
+            equal("two points: Hessian index on the saddle", int(two["index"][rest]), int(two["active"][rest, 0]),
                   "one for each neuron active on the datum that is left"),
             close("published iterations: median of MSE < 0.75", np.median(replica["first"]), 6085, 95, "their code"),
             close("published iterations: median of MSE < 0.25", np.median(replica["second"]), 12675, 115, "their code"),
@@ -85,7 +84,7 @@ class OrthogonalData(AbstractStudy):
         return {
             "scales": _scale_figure(results),
             "losses": _loss_figure(results),
-            "two-points": _path_animation(results["path"], TWO, TWO_GRID),
+            "two-points": _path_animation(results["two-points"], TWO, TWO_GRID),
             "five-points": _path_animation(results["five-points"], FIVE, FIVE_GRID),
             "high-dimension": _high_figure(results["high-dimension"]),
         }
@@ -101,28 +100,43 @@ def _passing(times, losses, level):
     return np.interp(-level, -losses[after - 1 : after + 1], times[after - 1 : after + 1])
 
 
-def _scales(width):
-    """Two points from one draw at many scales, as one ensemble."""
+def _two_points(width, frames):
+    """Two points from one draw at many scales, as one ensemble, and the path of the one at 1e-6 frame by frame."""
     xarray = extra("xarray", "io")
-    scale = np.array([1e-1, 1e-2, 1e-3, 1e-4, 1e-9, 1e-20, 1e-48])
+    scale = np.array([1e-1, 1e-2, 1e-3, 1e-4, PATH_SCALE, 1e-9, 1e-20, 1e-48])
     nets = scaled(balanced(jax.random.key(0), number=1, width=width, dim=1, biases=True), scale)
-    times = np.linspace(0.0, 260.0, 26_001)
-    run = flow_ensemble(TWO, nets, end_time=times[-1], save_at=times, **EXACT)
-    function = np.asarray(jax.vmap(observe.outputs(TWO_GRID[:, None]))(run.networks))
+    shown, log_spaced = np.linspace(0.0, 260.0, 261), np.geomspace(1.0, 40.0, frames)
+    times = np.sort(np.concatenate([shown, log_spaced]))
+    run = flow_ensemble(
+        TWO, nets, end_time=times[-1], save_at=times, observe=(ravel,), loss_levels=np.array([0.375, 0.125]), **EXACT
+    )
     places = np.asarray(kinks(run.networks))
     living = ~np.asarray(jax.vmap(lambda net: dead_neurons(net, TWO.inputs))(run.networks))
     apart = np.min(np.abs(places[..., None] - TWO.inputs[:, 0]), axis=-1)
-    jumps = [[_passing(times, row, level) for level in (0.375, 0.125)] for row in run.observed["loss"]]
+    one = int(np.argmin(np.abs(scale - PATH_SCALE)))
+    path = unravel(take(nets, one), run.observed["ravel"][one, np.searchsorted(times, log_spaced)])
     return xarray.Dataset(
         {
             "norm": ("scale", np.asarray(variation_norm(run.networks))),
-            "f": (("scale", "x"), function),
+            "function": (("scale", "x"), np.asarray(jax.vmap(observe.outputs(TWO_GRID[:, None]))(run.networks))),
             "kink_error": ("scale", np.max(np.where(living, apart, 0.0), axis=1)),
-            "jump": (("scale", "sign"), jumps),
-            "loss": (("scale", "time"), run.observed["loss"][:, ::100]),
+            "jump": (("scale", "sign"), run.level_times),
+            "history": (("scale", "time"), run.observed["loss"][:, np.searchsorted(times, shown)]),
+            **_path(TWO, path),
         },
-        {"scale": scale, "x": TWO_GRID, "time": times[::100]},
+        {"scale": scale, "x": TWO_GRID, "time": shown, "frame": log_spaced},
     )
+
+
+def _path(loss, nets):
+    """What a stack of networks along a path says: neurons, loss, Hessian index and active neurons, by frame."""
+    return {
+        "hidden": (("frame", "neuron", "part"), np.asarray(hidden_vectors(nets))),
+        "amplitude": (("frame", "neuron"), np.asarray(nets.amplitudes)),
+        "loss": ("frame", np.asarray(jax.vmap(loss)(nets))),
+        "index": ("frame", np.asarray(jax.vmap(observe.hessian_index(loss, null_tolerance=0.05))(nets))),
+        "active": (("frame", "datum"), np.asarray(jax.vmap(observe.active_counts(loss.inputs))(nets))),
+    }
 
 
 def _replica(number):
@@ -138,40 +152,20 @@ def _replica(number):
     return xarray.Dataset({"first": ("draw", first), "second": ("draw", second), "single": ("draw", falls["float32"][0])})
 
 
-def _path(loss, grid, width, scale, end, frames):
-    """One network along log-spaced times: neurons, function, loss, and the alignment when the loss first moves."""
+def _five_points(width, frames):
+    """The second toy, which is not orthogonal, frame by frame, and its alignment when the loss first moves."""
     xarray = extra("xarray", "io")
-    data = np.column_stack([loss.inputs, np.ones(len(loss.targets))])
+    extremal = theory.extremal_vectors(np.column_stack([FIVE.inputs, np.ones(5)]), FIVE.targets)
+    scale, times = 1e-3, np.concatenate([[0.0], np.geomspace(20.0, 800.0, frames)])
     nets = balanced(jax.random.key(0), number=1, width=width, dim=1, scale=scale, biases=True)
-    extremal = theory.extremal_vectors(data, loss.targets)
-    times = np.concatenate([[0.0], np.geomspace(end / 40, end, frames)])
-
-    watch = {
-        "hidden": lambda net: jnp.concatenate([net.weights, net.biases[:, None]], axis=1),
-        "amplitude": lambda net: net.amplitudes,
-        "cosine": observe.cosines(np.array([one.sign * one.vector for one in extremal])),
-        "index": observe.hessian_index(loss, null_tolerance=0.05),
-        "active": observe.active_counts(loss.inputs),
-        "f": observe.outputs(grid[:, None]),
-    }
-    run = flow_ensemble(loss, nets, end_time=end, save_at=times, observe=watch, rtol=1e-6, atol=1e-6)
-    seen = {name: values[0] for name, values in run.observed.items()}
-    moved = int(np.argmax(seen["loss"] < 0.98 * seen["loss"][0]))
-    signs = np.array([one.sign for one in extremal])
-    own = np.where(np.sign(seen["amplitude"][moved])[:, None] == signs, seen["cosine"][moved], -1.0).max(axis=1)
-    size = np.linalg.norm(seen["hidden"][moved], axis=1)
-    return xarray.Dataset(
-        {
-            "hidden": (("time", "neuron", "part"), seen["hidden"]),
-            "amplitude": (("time", "neuron"), seen["amplitude"]),
-            "f": (("time", "x"), seen["f"]),
-            "loss": ("time", seen["loss"]),
-            "index": ("time", seen["index"]),
-            "active": (("time", "datum"), seen["active"]),
-            "alignment": np.min(own[size > 10 * scale]),
-        },
-        {"time": times, "x": grid},
-    )
+    run = flow_ensemble(FIVE, nets, end_time=times[-1], save_at=times, observe=(ravel,), rtol=1e-4, atol=1e-4)
+    path = unravel(take(nets, 0), run.observed["ravel"][0])
+    moved = take(path, int(np.argmax(run.observed["loss"][0] < 0.98 * run.observed["loss"][0, 0])))
+    cosines = observe.cosines(np.array([one.sign * one.vector for one in extremal]))(moved)
+    own = np.asarray(observe.signs(moved))[:, None] == np.array([one.sign for one in extremal])
+    grown = np.asarray(observe.neuron_norms(moved)) > 10 * scale
+    alignment = np.min(np.max(np.where(own, cosines, -1.0), axis=1)[grown])
+    return xarray.Dataset({**_path(FIVE, path), "alignment": alignment}, {"frame": times})
 
 
 def _six_points(width):
@@ -200,7 +194,7 @@ def _high_dimension(frames):
     predicted = -np.log(1e-20) / np.array(means)
     times = np.linspace(0.0, 1.6 * predicted.max(), frames + 1)
     watch = {"singular": observe.singular_values, "rank": observe.effective_rank}
-    run = flow_ensemble(loss, nets, end_time=times[-1], save_at=times, observe=watch, rtol=1e-4, atol=1e-4)
+    run = flow_ensemble(loss, nets, end_time=times[-1], save_at=times, observe=watch, rtol=1e-5, atol=1e-5)
     losses = run.observed["loss"][0]
     share = np.array([np.sum(np.where(sign * loss.targets > 0, loss.targets, 0.0) ** 2) / 150 for sign in (1, -1)])
     order = np.argsort(predicted)
@@ -222,9 +216,9 @@ def _high_dimension(frames):
 
 
 def _scale_figure(results):
-    scales, six = results["scales"], results["six-points"]
+    two, six = results["two-points"], results["six-points"]
     fig, ax = plot.figure()
-    above = scales.isel(scale=slice(0, 4))
+    above = two.isel(scale=slice(0, 4))
     excess = above["norm"] - _limit().variation_norm
     plot_dynamics.against_scale(above["scale"], excess, ax, label="two points", slope=2.0)
     plot_dynamics.against_scale(
@@ -236,11 +230,11 @@ def _scale_figure(results):
 
 
 def _loss_figure(results):
-    scales = results["scales"]
+    two = results["two-points"]
     fig, ax = plot.figure()
-    jumps = [time for scale in scales["scale"].values for time in _limit().jump_times(scale)]
-    labels = [f"λ = {scale:.0e}" for scale in scales["scale"].values]
-    plot_dynamics.loss_and_levels(scales["time"], scales["loss"], ax, levels=(0.5, 0.25), jumps=jumps, labels=labels)
+    jumps = [time for scale in two["scale"].values for time in _limit().jump_times(scale)]
+    labels = [f"λ = {scale:.0e}" for scale in two["scale"].values]
+    plot_dynamics.loss_and_levels(two["time"], two["history"], ax, levels=(0.5, 0.25), jumps=jumps, labels=labels)
     ax.set(ylim=(0, 0.55), title="Two points: the dotted times are ln(1/λ)/|D±|")
     ax.legend(fontsize=8)
     return fig
@@ -248,7 +242,7 @@ def _loss_figure(results):
 
 def _path_animation(path, loss, grid):
     """The network, the kinks of its neurons, and the loss, frame by frame in log time."""
-    inputs, targets = np.asarray(loss.inputs)[:, 0], np.asarray(loss.targets)
+    inputs, targets, times = np.asarray(loss.inputs)[:, 0], np.asarray(loss.targets), path["frame"].values
     hidden, amplitude = path["hidden"].values, path["amplitude"].values
     strength = amplitude * np.linalg.norm(hidden, axis=2)
     top = 1.1 * np.abs(strength).max()
@@ -260,11 +254,11 @@ def _path_animation(path, loss, grid):
         plot_dynamics.function_and_kinks(hidden[frame], amplitude[frame], ax, twin, grid=grid, inputs=inputs, targets=targets)
         ax.set(ylim=(targets.min() - 2.6, targets.max() + 1))
         twin.set_ylim(-top, top)
-        below.plot(path["time"], path["loss"], color="black", lw=1)
-        below.plot(path["time"][frame], path["loss"][frame], "o", color=plot.COLOURS[1])
-        below.set(xscale="log", xlabel="gradient flow time", ylabel="loss", xlim=path["time"].values[[1, -1]])
+        below.plot(times, path["loss"], color="black", lw=1)
+        below.plot(times[frame], path["loss"][frame], "o", color=plot.COLOURS[1])
+        below.set(xscale="log", xlabel="gradient flow time", ylabel="loss", xlim=times[[1, -1]])
 
-    return plot_dynamics.animation(range(1, path.sizes["time"]), draw)
+    return plot_dynamics.animation(range(1, len(times)), draw)
 
 
 def _high_figure(high):

@@ -63,7 +63,7 @@ def test_univariate_splines_fail_when_a_knot_strays_and_when_the_boundary_tilts(
     study, results = univariate_splines.STUDY, splines()
     assert failed(study, results) == []
     results["adaptive"]["knot"][0, -1, 2] += 1e-3
-    assert failed(study, results) == ["share of its strength away from the data"]
+    assert failed(study, results) == ["share of its strength between the samples"]
     results = splines()
     results["map"]["share"][:] = results["map"]["share"].values[0]
     assert failed(study, results) == ["power of m in the ratio between regimes"]
