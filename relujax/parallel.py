@@ -7,18 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 Progress = Callable[[int, int], None]
 
 
 def map_chunks(function: Callable[..., Any], batched: Any, *, chunk: int, progress: Progress | None = None) -> Any:
-    """`function(chunk of batched)` over the leading axis of `batched`, joined on the host in order.
+    """`function(chunk of batched, count)` over the leading axis of `batched`, joined on the host in order.
 
     **Arguments:**
 
-    - `function`: takes a pytree like `batched` whose leading axis is `chunk`, and returns arrays with that leading axis. It
-      is called in worker threads, with its arrays placed on the device that is to do the work.
+    - `function`: takes a pytree like `batched` whose leading axis is `chunk`, of which the first `count` members are meant, and
+      returns arrays with that leading axis. It is called in worker threads, with its arrays placed on the device that is to do
+      the work.
     - `batched`: a pytree of arrays with one leading axis; the last chunk is filled up with copies of the last member.
     - `progress`: called in this thread as `progress(finished, total)`.
 
@@ -31,29 +34,46 @@ def map_chunks(function: Callable[..., Any], batched: Any, *, chunk: int, progre
     devices = jax.local_devices()
     workers = max(len(devices), _cores()) if devices[0].platform == "cpu" else len(devices)
 
-    def begin(position):
+    def call(position):
         start = starts[position]
         index = np.minimum(np.arange(start, start + chunk), number - 1)
         part = jax.tree.map(lambda leaf: leaf[index], batched)
-        return function(jax.device_put(part, devices[position % len(devices)]))
+        return function(*jax.device_put((part, np.asarray(min(chunk, number - start))), devices[position % len(devices)]))
 
-    def finish(position, out):
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[: number - starts[position]], out)
+    def place(joined, position, out):
+        start, stop = starts[position], min(starts[position] + chunk, number)
+        jax.tree.map(lambda into, leaf: into.__setitem__(slice(start, stop), np.asarray(leaf)[: stop - start]), joined, out)
 
+    # the first call compiles, and workers that met an uncompiled function would each compile it again
+    first = call(0)
+    joined = jax.tree.map(lambda leaf: np.empty((number, *leaf.shape[1:]), leaf.dtype), first)
     pool = ThreadPoolExecutor(min(workers, len(starts)))
     try:
-        # the first call compiles, and workers that met an uncompiled function would each compile it again
-        first = begin(0)
-        futures = [pool.submit(finish, 0, first)]
-        futures += [pool.submit(lambda i: finish(i, begin(i)), position) for position in range(1, len(starts))]
-        parts = []
+        futures = [pool.submit(place, joined, 0, first)]
+        futures += [pool.submit(lambda i: place(joined, i, call(i)), position) for position in range(1, len(starts))]
         for start, future in zip(starts, futures, strict=True):
-            parts.append(future.result())
+            future.result()
             if progress is not None:
                 progress(min(start + chunk, number), number)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    return joined
+
+
+def map_first(function: Callable[..., Any], batched: Any, count: Array) -> Any:
+    """`function` of the first `count` members of `batched` one after another; zeros for the others.
+
+    Mapped, not batched: branches of a conditional are then taken, not both computed, and no member waits for another.
+    """
+    shapes = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], batched))
+    size = jax.tree.leaves(batched)[0].shape[0]
+    empty = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), shapes)
+
+    def member(index, outputs):
+        result = function(jax.tree.map(lambda leaf: leaf[index], batched))
+        return jax.tree.map(lambda all_, one: all_.at[index].set(one), outputs, result)
+
+    return jax.lax.fori_loop(0, count, member, empty)
 
 
 def chunk_size(number: int, *, block: int = 1) -> int:

@@ -10,7 +10,7 @@ from .._precision import require_x64
 from .._status import Status
 from ..loss import AbstractLoss
 from ..network import RealArray, ShallowReLU, is_stacked, ravel, unravel
-from ..parallel import Progress, chunk_size, map_chunks
+from ..parallel import Progress, chunk_size, map_chunks, map_first
 
 _ITERATIONS = 60
 _WAYPOINTS = (0.0, 1 / 3, 2 / 3, 1.0)
@@ -88,17 +88,16 @@ def polish_minima(loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1
 
 
 def _polish_stack(loss, nets, tolerance, progress, *, only_minima):
-    def run(part):
-        return _polish_chunk(loss, part, jnp.asarray(tolerance), only_minima)
+    def run(part, count):
+        return _polish_chunk(loss, part, count, jnp.asarray(tolerance), only_minima)
 
     chunk = chunk_size(nets.weights.shape[0])
     return Polished(*map_chunks(run, jax.tree.map(np.asarray, nets), chunk=chunk, progress=progress))
 
 
 @eqx.filter_jit
-def _polish_chunk(loss, nets, tolerance, only_minima):
-    # one after another: the branches of a conditional are then taken, not both computed
-    return jax.lax.map(lambda net: _polish_one(loss, net, tolerance, only_minima), nets)
+def _polish_chunk(loss, nets, count, tolerance, only_minima):
+    return map_first(lambda net: _polish_one(loss, net, tolerance, only_minima), nets, count)
 
 
 def _polish_one(loss, net, tolerance, only_minima):

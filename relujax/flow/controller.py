@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .field import Field
+from .integrate import first_length
 
 
 class NeuronController(diffrax.AbstractAdaptiveStepSizeController):
@@ -24,12 +25,7 @@ class NeuronController(diffrax.AbstractAdaptiveStepSizeController):
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         if dt0 is None:
-            velocity = self.field(y0)
-            norms = self.field.neuron_norms(y0)
-            speeds = jnp.sqrt(self.field.neuron_products(velocity, velocity))
-            moving = (speeds > 0) & (norms > 0)
-            fastest = jnp.min(jnp.where(moving, norms / jnp.where(moving, speeds, 1.0), jnp.inf))
-            dt0 = jax.lax.stop_gradient(jnp.minimum(0.01 * fastest, t1 - t0))
+            dt0 = jax.lax.stop_gradient(jnp.minimum(first_length(self.field, y0, self.field(y0)), t1 - t0))
         return self._controller().init(terms, t0, t1, y0, dt0, args, func, error_order)
 
     def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):

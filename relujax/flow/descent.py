@@ -79,7 +79,7 @@ def descent(
     observables = (("loss", loss), *(pair for pair in named(observe) if pair[0] != "loss")) if saves.size else ()
     keys = None if key is None else jax.random.key_data(jax.random.split(key, nets.weights.shape[0]))
 
-    def run(part):
+    def run(part, count):
         return _descend_chunk(loss, part, optimiser, jnp.asarray(steps), jnp.asarray(saves), observables, batch_size, block)
 
     chunk = chunk_size(nets.weights.shape[0], block=block)

@@ -11,16 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..loss import AbstractLoss, EmpiricalLoss
-from ..network import RealArray, ShallowReLU, ravel, unravel
-from ..parallel import Progress, chunk_size, map_chunks
+from .._precision import require_x64
+from ..loss import AbstractLoss, EmpiricalLoss, SquaredError
+from ..network import RealArray, ShallowReLU, hidden_vectors
+from ..parallel import Progress, chunk_size, map_chunks, map_first
 from .checks import check_flow
-from .field import Field
-from .integrate import Limits, integrate
+from .follow import Method, Plan
+from .integrate import Limits
+from .pieces import AbstractPieces, RungeKuttaPieces, Taylor
 from .result import Ensemble
 from .steppers import AbstractStepper, RungeKutta
 
 Observables = Mapping[str, Callable[[ShallowReLU], Any]] | Sequence[Callable[[ShallowReLU], Any]]
+
+# kinks are located where this relative tolerance or a smaller one is asked for: above, they cost more than they gain
+_LOCATES_BELOW = 1e-6
+# an explicit method does not bring the gradient norm much below this many times its tolerance
+_FLOOR = 10.0
 
 
 def flow_ensemble(
@@ -31,11 +38,13 @@ def flow_ensemble(
     gradient_norm: float | None = None,
     rtol: float = 1e-6,
     atol: float = 1e-6,
-    solver: diffrax.AbstractERK | AbstractStepper | None = None,
-    kinks: Literal["auto", "step"] = "auto",
+    solver: diffrax.AbstractERK | AbstractStepper | AbstractPieces | None = None,
+    kinks: Literal["auto", "step", "locate"] = "auto",
     max_steps: int = 100_000,
     save_at: Float[RealArray, " s"] | None = None,
     observe: Observables = (),
+    loss_levels: Float[RealArray, " l"] | None = None,
+    record_events: int = 0,
     progress: Progress | None = None,
     block: int | None = None,
 ) -> Ensemble:
@@ -46,22 +55,29 @@ def flow_ensemble(
     - `nets`: a stack of B networks.
     - `end_time`: flow time at which to stop, one for all or one a network; time is that of `dθ/dt = −∇L`.
     - `gradient_norm`: stop a network when `|∇L|` over its trained parameters is below this and no neuron grows or turns any
-      more (`Field.is_settled`); with neither a finite `end_time` nor this, `10 rtol` is taken. An explicit method cannot
-      reach much less than `rtol`: finish with `polish`.
-    - `rtol`, `atol`: the local error of parameter θ_i may be `rtol |θ_i| + atol |its neuron|`, in root mean square.
-    - `solver`: an explicit diffrax Runge–Kutta solver, `diffrax.Tsit5()` unless said otherwise, or `flow.Chebyshev()` for
-      the slow approach to a minimum.
-    - `kinks`: `"step"`, which is what `"auto"` chooses: steps go over the kinks of an empirical loss, and the error control
-      shortens those that cross one.
+      more (`Field.is_settled`); with neither a finite `end_time` nor this, `10 (rtol + atol)` is taken. Smaller ones are
+      reached by a minimum-norm finish that keeps the activation state, with `stats["finish_distance"]` the way it went.
+    - `rtol`, `atol`: the local error of parameter θ_i may be `rtol |θ_i| + atol |its neuron|`; in root mean square where
+      kinks are stepped over, in the largest neuron where they are located.
+    - `solver`: an explicit diffrax Runge–Kutta solver, or `flow.Chebyshev()` for the slow approach to a smooth minimum, or
+      `flow.Taylor()` where kinks are located. By default `diffrax.Tsit5()`, and Taylor series for located kinks of the
+      squared error.
+    - `kinks`: of an empirical loss. `"locate"` finds every crossing of a boundary, changes the activation there and lets
+      neurons slide along boundaries that push them back from both sides (the flow is the Filippov solution of the
+      differential inclusion); `"step"` steps over kinks and leaves them to the error control. `"auto"` locates from
+      rtol 1e-6 on downwards in double precision.
     - `save_at`: ascending times at which the loss and the observables are recorded.
     - `observe`: callables of one network, by name or in a sequence (then named by themselves).
+    - `loss_levels`: levels whose first passage is timed, by root finding inside the step, in `level_times`.
+    - `record_events`: how many events a network are kept in `events`; needs located kinks.
     - `progress`: called as `progress(finished, total)` while networks finish.
     - `block`: networks that step together in one batch; chosen by device and size when not given. Results do not depend on
       it beyond rounding.
 
     **Returns:** an `Ensemble`. A network that fails says so in its `status`; nothing is raised for it.
 
-    **Raises:** `ValueError` for an unstacked network, times or tolerances out of range, and implicit solvers.
+    **Raises:** `ValueError` for an unstacked network, times or tolerances out of range, implicit solvers, and located kinks in
+    single precision or for a loss that has none.
 
     On a CPU, chunks of the ensemble go to one worker thread a core; with several devices, each chunk goes to the next
     device, through the same compiled function.
@@ -76,66 +92,100 @@ def flow_ensemble(
 
     ```
     """
-    if kinks not in ("auto", "step"):
-        raise ValueError(f"kinks is {kinks!r}: choose auto or step.")
     times = check_flow(nets, stacked=True, end_time=end_time, rtol=rtol, atol=atol, max_steps=max_steps, save_at=save_at)
     number, dtype = nets.weights.shape[0], jnp.asarray(nets.weights).dtype
-    stepper = solver if isinstance(solver, AbstractStepper) else RungeKutta(diffrax.Tsit5() if solver is None else solver)
     if gradient_norm is None:
-        gradient_norm = 0.0 if np.all(np.isfinite(end_time)) else 10 * rtol
-    observables = _named(observe)
-    block = _block(loss, nets) if block is None else block
-    chunk = chunk_size(number, block=block)
+        gradient_norm = 0.0 if np.all(np.isfinite(end_time)) else _FLOOR * (rtol + atol)
+    method = _method(loss, nets, kinks, solver, rtol, atol, gradient_norm, record_events)
+    levels = jnp.asarray([] if loss_levels is None else loss_levels, dtype)
+    block = _block(loss, nets, method) if block is None else block
     ends = np.broadcast_to(np.asarray(end_time, dtype), number)
-    common = [jnp.asarray(value, dtype) for value in (gradient_norm, rtol, atol)] + [jnp.asarray(max_steps)]
+    limits = [jnp.asarray(value, dtype) for value in (gradient_norm, rtol, atol)] + [jnp.asarray(max_steps)]
+    plan = Plan(loss, method, times, levels, _named(observe) if times.size else ())
 
-    def run(part):
-        part_nets, part_ends = part
-        return _solve_chunk(loss, part_nets, part_ends, common, times, stepper, observables, block)
+    def run(part, count):
+        return _solve_chunk(plan, *part, count, limits, block)
 
-    joined = map_chunks(run, (jax.tree.map(np.asarray, nets), ends), chunk=chunk, progress=progress)
-    networks, gradient_norms, time, losses, status, steps, rejected, evaluations, saved = joined
+    chunk = chunk_size(number, block=block)
+    followed = map_chunks(run, (jax.tree.map(np.asarray, nets), ends), chunk=chunk, progress=progress)
     return Ensemble(
-        networks=networks,
-        times=time,
-        losses=losses,
-        gradient_norms=gradient_norms,
-        status=status,
-        stats={"steps": steps, "rejected": rejected, "field_evaluations": evaluations},
-        observed=saved,
+        networks=followed.network,
+        times=followed.time,
+        losses=followed.loss,
+        gradient_norms=followed.gradient_norm,
+        status=followed.status,
+        stats=followed.stats,
+        observed=followed.observed,
         save_times=None if save_at is None else np.asarray(times),
+        level_times=None if loss_levels is None else followed.level_times,
+        events=followed.events,
     )
 
 
 @eqx.filter_jit
-def _solve_chunk(loss, nets, end_times, common, save_times, stepper, observables, block):
+def _solve_chunk(plan, nets, end_times, count, limits, block):
     def solve(given):
         net, end_time = given
-        field = Field(loss, net)
-        limits = Limits(end_time, *common)
+        return plan.follow(net, Limits(end_time, *limits))
 
-        with_loss = (("loss", loss), *(pair for pair in observables if pair[0] != "loss"))
-        observables_now = with_loss if save_times.size else ()
-
-        def observe(state):
-            here = unravel(net, state)
-            return {name: jnp.asarray(function(here)) for name, function in observables_now}
-
-        end = integrate(field, stepper, ravel(net), limits, save_times, observe)
-        last = unravel(net, end.state)
-        return (
-            last,
-            jnp.linalg.norm(end.velocity),
-            end.time,
-            loss(last),
-            end.status,
-            end.steps,
-            end.rejected,
-            end.evaluations,
-            end.saved,
-        )
-
+    if block == 1:
+        return map_first(solve, (nets, end_times), count)
     return jax.lax.map(solve, (nets, end_times), batch_size=block)
+
+
+def _method(loss, nets, kinks, solver, rtol, atol, gradient_norm, record_events):
+    if kinks not in ("auto", "step", "locate"):
+        raise ValueError(f"kinks is {kinks!r}: choose auto, step or locate.")
+    empirical, double = isinstance(loss, EmpiricalLoss), jnp.asarray(nets.weights).dtype == jnp.float64
+    if kinks == "locate":
+        if not empirical:
+            raise ValueError(f"kinks are located for an empirical loss and this is {type(loss).__name__}: leave kinks out.")
+        if isinstance(solver, AbstractStepper):
+            raise ValueError(f"{type(solver).__name__} steps over kinks: give a diffrax solver or flow.Taylor() to locate them.")
+        require_x64("locating kinks", nets)
+    locates = kinks == "locate" or (
+        kinks == "auto"
+        and empirical
+        and double
+        and not isinstance(solver, AbstractStepper)
+        and (rtol <= _LOCATES_BELOW or isinstance(solver, AbstractPieces))
+    )
+    if isinstance(solver, AbstractPieces) and not locates:
+        raise ValueError(
+            f"{type(solver).__name__} locates kinks and kinks is {kinks!r}: give a diffrax solver to step over them."
+        )
+    if record_events and not locates:
+        raise ValueError(f"record_events is {record_events} and kinks are stepped over: give kinks='locate' as well.")
+    if record_events < 0:
+        raise ValueError(f"record_events is {record_events}: give how many events to keep.")
+    finishes = double and 0 < gradient_norm < _FLOOR * (rtol + atol)
+    return Method(
+        stepper=None if locates else _stepper(solver),
+        pieces=_pieces(loss, solver) if locates or (finishes and empirical) else None,
+        aligns=locates and not record_events and _is_small(loss, nets, rtol + atol),
+        finishes=finishes and not isinstance(solver, AbstractStepper),
+        log_size=int(record_events),
+    )
+
+
+def _is_small(loss, nets, flatness):
+    """Whether some network is so small that its outputs may move the pull on the data by less than `flatness`."""
+    hidden, amplitudes = np.asarray(hidden_vectors(nets)), np.asarray(nets.amplitudes)
+    outputs = np.sum(np.linalg.norm(hidden, axis=2) * np.abs(amplitudes), axis=1)
+    # the bound adds up neurons that do not all fire, and directions that no datum has
+    return bool(np.any(outputs <= 1e3 * flatness * np.max(np.abs(loss.targets))))
+
+
+def _stepper(solver):
+    return solver if isinstance(solver, AbstractStepper) else RungeKutta(diffrax.Tsit5() if solver is None else solver)
+
+
+def _pieces(loss, solver):
+    if isinstance(solver, AbstractPieces):
+        return solver
+    if isinstance(loss.criterion, SquaredError) and not isinstance(solver, diffrax.AbstractERK):
+        return Taylor()
+    return RungeKuttaPieces(solver if isinstance(solver, diffrax.AbstractERK) else diffrax.Tsit5())
 
 
 def _named(observe: Observables):
@@ -144,9 +194,9 @@ def _named(observe: Observables):
     return tuple((function.__name__, function) for function in observe)
 
 
-def _block(loss, nets):
+def _block(loss, nets, method):
     """Networks that step together: a batch runs until its slowest member stops, but spreads the cost of small operations."""
     if jax.default_backend() != "cpu":
         return chunk_size(nets.weights.shape[0])
     large = isinstance(loss, EmpiricalLoss) and loss.targets.size * nets.width >= 256
-    return 1 if large else 16
+    return 1 if large or method.stepper is None else 16

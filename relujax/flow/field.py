@@ -1,5 +1,7 @@
 """The vector field of the gradient flow, dθ/dt = −∇L(θ), and the scale on which each neuron's error is judged."""
 
+import functools
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -18,13 +20,10 @@ class Field(eqx.Module):
         return -ravel(self.loss.gradient(unravel(self.template, state)))
 
     def neuron_norms(self, state: Float[Array, " p"]) -> Float[Array, " m"]:
-        """The Euclidean norm of every neuron's trained parameters."""
-        return jnp.sqrt(self.neuron_products(state, state))
-
-    def neuron_products(self, left: Float[Array, " p"], right: Float[Array, " p"]) -> Float[Array, " m"]:
-        """The inner product of two vectors of parameters, neuron by neuron."""
-        pairs = zip(self._by_neuron(left), self._by_neuron(right), strict=True)
-        return jnp.sum(jnp.stack([jnp.sum(a * b, axis=1) for a, b in pairs]), axis=0)
+        """The Euclidean norm of every neuron's trained parameters; neither overflows nor underflows."""
+        largest = self._largest(state)
+        scaled = state * self.spread(1 / jnp.where(largest > 0, largest, 1.0))
+        return largest * jnp.sqrt(self._products(scaled, scaled))
 
     def spread(self, per_neuron: Float[Array, " m"]) -> Float[Array, " p"]:
         """One number a neuron, repeated over that neuron's trained parameters."""
@@ -46,13 +45,21 @@ class Field(eqx.Module):
         A neuron that only shrinks, or rests, does not hold the stop up.
         """
         norms = self.neuron_norms(state)
-        safe = jnp.where(norms > 0, norms, 1.0)
-        growth = self.neuron_products(state, velocity) / safe**2
-        speed = jnp.sqrt(self.neuron_products(velocity, velocity)) / safe
+        safe = self.spread(1 / jnp.where(norms > 0, norms, 1.0))
+        unit, turn = state * safe, velocity * safe
+        growth, speed_squared = self._products(unit, turn), self._products(turn, turn)
         # speed² = growth² + turning²: without the part that shrinks the neuron
-        rate = jnp.where(growth < 0, jnp.sqrt(jnp.maximum(speed**2 - growth**2, 0.0)), speed)
+        rate = jnp.sqrt(jnp.maximum(speed_squared - jnp.where(growth < 0, growth**2, 0.0), 0.0))
         moving = jnp.max(jnp.where(norms > 0, rate, 0.0))
         return (jnp.linalg.norm(velocity) <= gradient_norm) & (moving <= jnp.sqrt(gradient_norm))
+
+    def _products(self, left, right):
+        """The inner product of two vectors of parameters, neuron by neuron."""
+        pairs = zip(self._by_neuron(left), self._by_neuron(right), strict=True)
+        return sum(jnp.sum(a * b, axis=1) for a, b in pairs)
+
+    def _largest(self, state):
+        return functools.reduce(jnp.maximum, [jnp.max(jnp.abs(part), axis=1) for part in self._by_neuron(state)])
 
     def _by_neuron(self, state):
         m, d = self.template.width, self.template.dim

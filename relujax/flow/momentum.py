@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from ..loss import AbstractLoss
 from ..network import RealArray, ShallowReLU, ravel, unravel
-from ..parallel import Progress, chunk_size, map_chunks
+from ..parallel import Progress, chunk_size, map_chunks, map_first
 from .checks import check_flow
 from .ensemble import Observables
 from .observe import gradient_norm, named
@@ -67,8 +67,8 @@ def momentum_flow(
     observables = (("loss", loss), *(pair for pair in named(observe) if pair[0] != "loss"))
     settings = [jnp.asarray(value, times.dtype) for value in (friction, end_time, rtol, atol)]
 
-    def run(part):
-        return _solve(loss, part, settings, times, observables, vanishing, max_steps)
+    def run(part, count):
+        return _solve(loss, part, count, settings, times, observables, vanishing, max_steps)
 
     given = jax.tree.map(np.asarray, nets)
     networks, losses, norms, steps, rejected, status, saved = map_chunks(
@@ -83,11 +83,13 @@ def momentum_flow(
         stats={"steps": steps, "rejected": rejected},
         observed=saved if save_at is not None else {},
         save_times=None if save_at is None else np.asarray(times),
+        level_times=None,
+        events=None,
     )
 
 
 @eqx.filter_jit
-def _solve(loss, nets, settings, times, observables, vanishing, max_steps):
+def _solve(loss, nets, count, settings, times, observables, vanishing, max_steps):
     friction, end_time, rtol, atol = settings
 
     def one(net):
@@ -129,4 +131,4 @@ def _solve(loss, nets, settings, times, observables, vanishing, max_steps):
         stats = solution.stats["num_steps"], solution.stats["num_rejected_steps"]
         return end, value, norm, *stats, status, solution.ys.get("path", {})
 
-    return jax.lax.map(one, nets)
+    return map_first(one, nets, count)

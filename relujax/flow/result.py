@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..network import RealArray, ShallowReLU
+from .record import EventLog
 from .status import FlowStatus
 
 
@@ -50,8 +51,11 @@ class Ensemble(AbstractFlow):
     """The flows of B networks.
 
     `networks` (a stack), `times`, `losses`, `gradient_norms` and `status` (members of `FlowStatus`), each of leading axis B,
-    describe the ends. `observed` maps names to arrays `(B, s, ...)` along `save_times`. `stats` counts, per network, `steps`,
-    `rejected` and `field_evaluations`.
+    describe the ends; on kinks the gradient norm is that of the least-norm element of Clarke's set. `observed` maps names to
+    arrays `(B, s, ...)` along `save_times`; `level_times` (B, l) are the times at which the loss first passed the levels asked
+    for, infinite where it did not. `stats` counts, per network, `steps`, `rejected` and `field_evaluations`, and where kinks
+    are located `kinks`, `slides`, the `finish_distance` that was not flowed but solved for, and the `finish_conditioning` of
+    the kernel there. `events`, where asked for, are an `EventLog`.
     """
 
     networks: ShallowReLU
@@ -62,6 +66,8 @@ class Ensemble(AbstractFlow):
     stats: dict[str, Array | np.ndarray]
     observed: dict[str, Array | np.ndarray]
     save_times: Float[RealArray, " s"] | None
+    level_times: Float[RealArray, "B l"] | None
+    events: EventLog | None
 
     def to_xarray(self):
         """An `xarray.Dataset` with dimensions `start`, `neuron`, `input` and, where times were saved, `time`."""

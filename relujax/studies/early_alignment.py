@@ -130,7 +130,7 @@ def _scales():
     end = theory.least_squares_limit(_extended(THREE), np.asarray(THREE.targets)).loss
     half = np.array([(np.mean(np.asarray(THREE.targets) ** 2) / 2 + end) / 2])
     run = flow_ensemble(THREE, nets, end_time=60.0, loss_levels=half, rtol=1e-8, atol=1e-8)
-    return xarray.Dataset({"half_time": ("scale", run.level_times[:, 0])}, {"scale": SCALES})
+    return xarray.Dataset({"half_time": ("scale", np.asarray(run.level_times)[:, 0])}, {"scale": SCALES})
 
 
 def _large(starts):

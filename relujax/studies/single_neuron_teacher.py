@@ -118,7 +118,7 @@ def _acute():
     return xarray.Dataset(
         {
             "angle": ("scale", np.asarray(jax.vmap(_living_angle(loss, take(start, 0)))(run.networks))),
-            "half_time": ("scale", run.level_times[:, 0]),
+            "half_time": ("scale", np.asarray(run.level_times)[:, 0]),
             "second": ("scale", values[:, 1]),
             "nuclear": ("scale", values.sum(axis=1)),
             "squared": ("scale", np.asarray(squares)),

@@ -1,0 +1,148 @@
+"""One network followed from its start to its end, by whatever method was chosen."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..loss import AbstractLoss, EmpiricalLoss
+from ..network import ShallowReLU, unravel
+from .field import Field
+from .finish import finish_smooth
+from .inclusion import Inclusion
+from .integrate import RUNNING, Limits, integrate
+from .located import EventLog, Located
+from .pieces import AbstractPieces
+from .record import Recorder
+from .status import FlowStatus
+from .steppers import AbstractStepper
+
+# where a flow that stepped over kinks is handed on, neurons this many tolerances from a boundary may be on it
+_PARKED = 10.0
+
+
+class Method(eqx.Module):
+    """How flows are followed.
+
+    - `stepper`: steps over kinks; `pieces`: locates them. With both, the first goes on to where it no longer can.
+    - `aligns`: whether some starts are so small that a closed form takes them through the alignment of their neurons.
+    - `finishes`: whether the last stretch is left to a Gauss–Newton or Newton iteration.
+    - `log_size`: how many events are kept.
+    """
+
+    stepper: AbstractStepper | None
+    pieces: AbstractPieces | None
+    aligns: bool = eqx.field(static=True)
+    finishes: bool = eqx.field(static=True)
+    log_size: int = eqx.field(static=True)
+
+
+class Followed(NamedTuple):
+    """The end of one flow and what was recorded on the way."""
+
+    network: ShallowReLU
+    time: Float[Array, ""]
+    loss: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    status: Array
+    stats: dict[str, Array]
+    observed: dict[str, Any]
+    level_times: Float[Array, " l"] | None
+    events: EventLog | None
+
+
+class Plan(eqx.Module):
+    """What is the same for all networks of an ensemble: the loss, the method, and what is recorded."""
+
+    loss: AbstractLoss
+    method: Method
+    save_times: Float[Array, " s"]
+    levels: Float[Array, " l"]
+    observables: tuple[tuple[str, Callable[[ShallowReLU], Any]], ...]
+
+    def follow(self, net: ShallowReLU, limits: Limits) -> Followed:
+        """The flow of one network."""
+        field = Field(self.loss, net)
+        # the loss is recorded whenever something is
+        named = (("loss", self.loss), *(pair for pair in self.observables if pair[0] != "loss"))
+        recorder = Recorder(self.loss, self.save_times, self.levels, named if self.save_times.size else ())
+        if self.method.stepper is None:
+            return self._through_kinks(field, net, limits, recorder)
+        if not self.method.finishes:
+            return self._over_kinks(field, net, limits, recorder)[0]
+        floor = jnp.maximum(limits.gradient_norm, 10 * (limits.rtol + limits.atol))
+        first, state = self._over_kinks(field, net, limits._replace(gradient_norm=floor), recorder)
+        if isinstance(self.loss, EmpiricalLoss):
+            return self._on_through_kinks(field, first, state, limits, recorder)
+        return self._finish(first, limits)
+
+    def _over_kinks(self, field, net, limits, recorder):
+        end = integrate(field, self.method.stepper, net, limits, recorder)
+        network = unravel(net, end.state)
+        stats = {"steps": end.steps, "rejected": end.rejected, "field_evaluations": end.evaluations}
+        return self._followed(network, end, jnp.linalg.norm(end.velocity), stats, recorder), end
+
+    def _through_kinks(self, field, net, limits, recorder):
+        located = self._located(field, net, recorder)
+        return self._followed_through(located, net, located.integrate(net, limits))
+
+    def _on_through_kinks(self, field, first, end, limits, recorder):
+        """The rest of a flow whose kinks were stepped over until its gradient norm could fall no further that way."""
+        located = self._located(field, first.network, recorder)
+        status = jnp.where(first.status == FlowStatus.CONVERGED, RUNNING, first.status)
+        boundary = _PARKED * (limits.rtol + limits.atol)
+        rest = located.resume(first.network, limits, end.time, end.records, status, boundary)
+        followed = self._followed_through(located, first.network, rest)
+        return followed._replace(stats={name: value + first.stats.get(name, 0) for name, value in followed.stats.items()})
+
+    def _located(self, field, net, recorder):
+        method = self.method
+        inclusion = Inclusion(self.loss, net)
+        return Located(inclusion, field, method.pieces, recorder, method.aligns, method.finishes, method.log_size)
+
+    def _followed_through(self, located, net, end):
+        network = located.inclusion.network(end.state, net)
+        stats = {
+            "steps": end.steps,
+            "rejected": end.rejected,
+            "field_evaluations": end.evaluations,
+            "kinks": end.kinks,
+            "slides": end.slides,
+            "finish_distance": end.finish_distance,
+            "finish_conditioning": end.finish_conditioning,
+        }
+        followed = self._followed(network, end, end.gradient_norm, stats, located.recorder)
+        return followed._replace(events=end.log if self.method.log_size else None)
+
+    def _finish(self, first, limits):
+        """The last stretch on a smooth loss."""
+        done = finish_smooth(self.loss, first.network, limits.gradient_norm)
+        taken = (first.status == FlowStatus.CONVERGED) & done.succeeded
+        network = jax.tree.map(lambda new, old: jnp.where(taken, new, old), done.state, first.network)
+        # what a finish does not reach, the method has come to its limit before
+        status = jnp.where((first.status == FlowStatus.CONVERGED) & ~taken, FlowStatus.STEP_TOO_SMALL, first.status)
+        return first._replace(
+            network=network,
+            loss=self.loss(network),
+            gradient_norm=jnp.where(taken, done.gradient_norm, first.gradient_norm),
+            status=jnp.where(first.gradient_norm <= limits.gradient_norm, first.status, status),
+            stats=first.stats | {"finish_distance": jnp.where(taken, done.distance, 0.0)},
+        )
+
+    def _followed(self, network, end, gradient_norm, stats, recorder):
+        records = recorder.finish(end.records, network)
+        return Followed(
+            network=network,
+            time=end.time,
+            loss=self.loss(network),
+            gradient_norm=gradient_norm,
+            status=end.status,
+            stats=stats,
+            observed=records.saved,
+            # batched maps take no empty arrays
+            level_times=records.level_times if self.levels.size else None,
+            events=None,
+        )

@@ -1,0 +1,353 @@
+"""Integration of one network's flow through its kinks: each crossing, slide and exit is located and the state changed there."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from ..network import ShallowReLU, ravel
+from .alignment import Aligned, align
+from .crossings import ACTIVE, CROSSING, INACTIVE, NONE, TURN, Event, Slack, first_event
+from .field import Field
+from .finish import finish
+from .inclusion import Activation, Inclusion, State
+from .integrate import RUNNING, Limits, first_length
+from .pieces import AbstractPieces
+from .record import EventLog, Recorder, Records
+from .sliding import ON_BOUNDARY, boundary_width, decide, first_activation, onto_boundary, slides_too_often
+from .status import FlowStatus
+from .tail import Tail
+
+# events without progress in time, one after another, before a trajectory counts as stuck
+_PATIENCE = 64
+# a finish is tried from this many times the tolerance on, and again when the gradient norm has fallen by as much
+_FINISH, _AGAIN = 10.0, 0.1
+
+
+class LocatedEnd(NamedTuple):
+    """Where a trajectory stopped, why, and what it cost."""
+
+    state: State
+    activation: Activation
+    time: Array
+    gradient_norm: Array
+    status: Array
+    steps: Array
+    rejected: Array
+    evaluations: Array
+    kinks: Array
+    slides: Array
+    finish_distance: Array
+    finish_conditioning: Array
+    records: Records
+    log: EventLog
+
+
+class _Pending(NamedTuple):
+    """Neurons whose activation is to be decided: at an event one, at the start all that lie on boundaries.
+
+    `event` is what happened; data within `width` of a boundary, relative to |v||x̃|, are on it.
+    """
+
+    neurons: Bool[Array, " m"]
+    event: Event
+    width: Array
+
+
+class _Trial(NamedTuple):
+    """What a step proposes: the state at its event, or at its end when there is none."""
+
+    state: State
+    event: Event
+    gone: Array
+    accepted: Array
+    evaluations: Array
+    length: Array
+    records: Records
+
+
+class Located(eqx.Module):
+    """The integration of networks laid out like one template on one empirical loss.
+
+    **Arguments:**
+
+    - `pieces`: how the smooth flow between events is followed.
+    - `aligns`: whether small starts are brought in closed form to where they are small no longer; the events on that way have
+      no order between neurons and are not kept.
+    - `finishes`: whether the last stretch may be solved for.
+    - `log_size`: how many events are kept.
+    """
+
+    inclusion: Inclusion
+    field: Field
+    pieces: AbstractPieces
+    recorder: Recorder
+    aligns: bool = eqx.field(static=True)
+    finishes: bool = eqx.field(static=True)
+    log_size: int = eqx.field(static=True)
+
+    def integrate(self, start: ShallowReLU, limits: Limits) -> LocatedEnd:
+        """Follow the flow until it settles, reaches its end time, gets stuck, diverges or has made `max_steps` steps."""
+        begin, records = (
+            self._start(start, jnp.zeros((), jnp.asarray(start.weights).dtype), ON_BOUNDARY),
+            self.recorder.begin(start),
+        )
+        if self.aligns:
+            begin, records = self._align(start, begin, records, limits)
+        return self._run(start, limits, begin, records, jnp.asarray(RUNNING), ON_BOUNDARY)
+
+    def resume(self, start: ShallowReLU, limits: Limits, time, records: Records, status, width) -> LocatedEnd:
+        """The same from a later time on, for a flow that came to `start` by stepping over kinks: pre-activations within
+        `width`, relative to |v||x̃|, are taken to be on a boundary. Ends at once unless `status` says that it runs."""
+        return self._run(start, limits, self._start(start, time, width), records, status, width)
+
+    def _start(self, start, time, width):
+        state, nothing = self.inclusion.state(start), jnp.asarray(0)
+        return Aligned(time, state, *first_activation(self.inclusion, state, width), nothing, nothing, nothing)
+
+    def _align(self, start, begin, records, limits):
+        """The closed form, from save time to save time."""
+        flatness = limits.rtol + limits.atol
+
+        def advance(carry):
+            begin, records, _ = carry
+            until = jnp.minimum(self.recorder.next_time(records), limits.end_time)
+            further = align(self.inclusion, begin, until, flatness)
+            network = self.inclusion.network(further.state, start)
+            records = self.recorder.record(records, begin.time, further.time, lambda _: network)
+            return further, records, (further.time < until) | (until >= limits.end_time)
+
+        begin, records, _ = jax.lax.while_loop(lambda carry: ~carry[2], advance, (begin, records, jnp.asarray(False)))
+        return begin, records
+
+    def _run(self, start, limits, begin, records, status, width):
+        carry = self._begin(start, limits, begin, records, status, width)
+        carry = jax.lax.while_loop(
+            lambda carry: carry.status == RUNNING,
+            lambda carry: jax.lax.cond(
+                jnp.any(carry.pending.neurons),
+                lambda carry: self._decide(start, carry, limits),
+                lambda carry: self._advance(start, carry, limits),
+                carry,
+            ),
+            carry,
+        )
+        return LocatedEnd(
+            state=carry.state,
+            activation=carry.activation,
+            time=carry.time,
+            gradient_norm=_length(*self._velocity(carry)),
+            status=carry.status,
+            steps=carry.steps,
+            rejected=carry.rejected,
+            evaluations=carry.evaluations,
+            kinks=carry.kinks,
+            slides=carry.slides,
+            finish_distance=carry.finish_distance,
+            finish_conditioning=carry.finish_conditioning,
+            records=carry.records,
+            log=carry.log,
+        )
+
+    def _begin(self, start, limits, begin, records, status, width):
+        time, nothing, vector = begin.time, jnp.asarray(0), ravel(start)
+        carry = _Carry(
+            time=time,
+            state=begin.state,
+            activation=begin.activation,
+            pending=_Pending(begin.undecided, Event(time, nothing + NONE, nothing, nothing), jnp.asarray(width, time.dtype)),
+            length=first_length(self.field, vector, self.field(vector)),
+            tail=Tail.begin(time.dtype),
+            idle=nothing,
+            finish_below=_FINISH * (limits.rtol + limits.atol),
+            finish_distance=jnp.zeros_like(time),
+            finish_conditioning=jnp.full_like(time, jnp.nan),
+            status=status,
+            steps=nothing,
+            rejected=nothing,
+            evaluations=begin.sweeps,
+            kinks=begin.kinks,
+            slides=begin.slides,
+            records=records,
+            log=EventLog.begin(self.log_size, time.dtype),
+        )
+        # a network that starts settled must not take one step
+        running = (status == RUNNING) & ~jnp.any(begin.undecided)
+        return carry._replace(status=jnp.where(running, self._status(start, carry, limits), status))
+
+    def _decide(self, template, carry, limits):
+        """The new activation of one pending neuron."""
+        inclusion, event = self.inclusion, carry.pending.event
+        neuron = jnp.argmax(carry.pending.neurons)
+        crosses = event.kind == CROSSING
+        state = jax.lax.cond(crosses, lambda: onto_boundary(inclusion, carry.state, neuron, event.place), lambda: carry.state)
+        row = carry.activation.sliding[neuron]
+        width = boundary_width(inclusion, state.hidden[neuron][None], carry.pending.width)[0]
+        touching = (jnp.abs(state.z[neuron]) <= width) | row
+        touching = jnp.where(crosses, touching.at[event.place].set(True), touching)
+        leaves = jnp.full_like(width, -1.0)
+        ended = carry.activation.index[neuron, jnp.minimum(event.place, inclusion.capacity - 1)]
+        ends = (event.kind == INACTIVE) | (event.kind == ACTIVE)
+        leaves = jnp.where(ends, leaves.at[ended].set(jnp.where(event.kind == ACTIVE, 1.0, 0.0)), leaves)
+        # where the amplitude changes sign both sides push away, and relu'(0) = 0 decides
+        leaves = jnp.where((event.kind == TURN) & row, 0.0, leaves)
+        arrives = jnp.where(crosses, event.place, -1)
+        state, activation = decide(inclusion, state, carry.activation, neuron, touching, arrives, leaves)
+        after = carry._replace(
+            state=state,
+            activation=activation,
+            pending=carry.pending._replace(neurons=carry.pending.neurons.at[neuron].set(False)),
+            slides=carry.slides + jnp.maximum(activation.count - carry.activation.count, 0),
+        )
+        if self.log_size:
+            after = after._replace(log=carry.log.with_changes(carry.time, neuron, carry.activation, activation))
+        stuck = slides_too_often(inclusion, activation)
+        return after._replace(status=jnp.where(stuck, FlowStatus.STUCK_SLIDING, carry.status))
+
+    def _advance(self, template, carry, limits):
+        slack = Slack.at(self.inclusion, carry.state, carry.activation)
+        trial, tail = self._try(template, carry, slack, limits)
+        happens = trial.accepted & (trial.event.kind != NONE)
+        time = jnp.where(trial.accepted, carry.time + trial.gone, carry.time)
+        neurons = happens & (jnp.arange(len(carry.pending.neurons)) == trial.event.neuron)
+        after = carry._replace(
+            time=time,
+            state=jax.tree.map(lambda a, b: jnp.where(trial.accepted, a, b), trial.state, carry.state),
+            pending=_Pending(neurons, trial.event, jnp.asarray(ON_BOUNDARY, time.dtype)),
+            length=trial.length,
+            tail=tail,
+            idle=jnp.where(happens & (trial.gone <= 1e-13 * time), carry.idle + 1, 0),
+            steps=carry.steps + 1,
+            rejected=carry.rejected + ~trial.accepted,
+            evaluations=carry.evaluations + trial.evaluations,
+            kinks=carry.kinks + happens,
+            records=trial.records,
+        )
+
+        def after_whole_step():
+            status = self._status(template, after, limits)
+            return self._finish_if_near(template, after._replace(status=status), limits)
+
+        return jax.lax.cond(happens, lambda: after._replace(status=self._limit(after, limits)), after_whole_step)
+
+    def _try(self, template, carry, slack, limits):
+        if not Tail.serves(self.inclusion):
+            return self._explicit(template, carry, slack, limits), carry.tail
+        return jax.lax.cond(
+            carry.tail.is_on,
+            lambda: self._implicit(template, carry, slack, limits),
+            lambda: self._explicit_and_watch(template, carry, slack, limits),
+        )
+
+    def _explicit_and_watch(self, template, carry, slack, limits):
+        trial = self._explicit(template, carry, slack, limits)
+        return trial, carry.tail.watch(self.inclusion, carry.state, carry.activation, trial.gone, trial.event.kind == NONE)
+
+    def _explicit(self, template, carry, slack, limits):
+        tolerance = limits.rtol + limits.atol
+        longest = jnp.minimum(limits.end_time - carry.time, carry.length)
+        inclusion, pieces, state, activation = self.inclusion, self.pieces, carry.state, carry.activation
+        short = pieces.piece(inclusion, state, activation, tolerance, longest)
+        event = first_event(inclusion, activation, short, slack)
+
+        def take(piece, event):
+            gone = event.theta * piece.length
+            accepted = piece.error <= 1
+
+            def at(fraction):
+                return inclusion.network(piece.at(inclusion, state, activation, fraction * event.theta), template)
+
+            end = piece.at(inclusion, state, activation, event.theta)
+            records = self.recorder.record(carry.records, carry.time, jnp.where(accepted, carry.time + gone, carry.time), at)
+            return _Trial(end, event, gone, accepted, piece.evaluations, pieces.next_length(piece), records)
+
+        def keep():
+            piece, theta = pieces.cut(inclusion, state, activation, short, event.theta)
+            return take(piece, event._replace(theta=theta))
+
+        def extend():
+            piece = pieces.extend(inclusion, state, activation, short, tolerance, longest)
+            return take(piece, first_event(inclusion, activation, piece, slack))
+
+        return jax.lax.cond(event.kind != NONE, keep, extend)
+
+    def _implicit(self, template, carry, slack, limits):
+        left = limits.end_time - carry.time
+        step = carry.tail.step(self.inclusion, carry.state, carry.activation, slack, left, limits.rtol + limits.atol)
+
+        def at(fraction):
+            state = step.at(self.inclusion, carry.state, carry.activation, fraction)
+            return self.inclusion.network(state, template)
+
+        end = jnp.where(step.accepted, carry.time + step.gone, carry.time)
+        records = self.recorder.record(carry.records, carry.time, end, at)
+        trial = _Trial(step.state, step.event, step.gone, step.accepted, step.evaluations, carry.length, records)
+        return trial, step.tail
+
+    def _velocity(self, carry):
+        return self.inclusion.velocity(self.inclusion.rates(carry.state.z, carry.state.amplitudes, carry.activation))
+
+    def _settled(self, template, carry, gradient_norm):
+        network = self.inclusion.network(carry.state, template)
+        velocity = self.inclusion.network(State(*self._velocity(carry), carry.state.z), template)
+        return self.field.is_settled(ravel(network), ravel(velocity), gradient_norm)
+
+    def _limit(self, carry, limits):
+        """The status by everything but convergence."""
+        finite = jnp.all(jnp.isfinite(carry.state.hidden)) & jnp.all(jnp.isfinite(carry.state.amplitudes))
+        status = jnp.asarray(RUNNING)
+        status = jnp.where(carry.steps >= limits.max_steps, FlowStatus.STEP_LIMIT, status)
+        status = jnp.where(carry.idle > _PATIENCE, FlowStatus.STUCK_SLIDING, status)
+        status = jnp.where(carry.time >= limits.end_time, FlowStatus.END_TIME, status)
+        return jnp.where(finite, status, FlowStatus.DIVERGED)
+
+    def _status(self, template, carry, limits):
+        status = self._limit(carry, limits)
+        settled = self._settled(template, carry, limits.gradient_norm)
+        return jnp.where(settled & (status != FlowStatus.DIVERGED), FlowStatus.CONVERGED, status)
+
+    def _finish_if_near(self, template, carry, limits):
+        """A finish where the flow has come close to its end but not as close as asked for."""
+        if not (self.finishes and Tail.serves(self.inclusion)):
+            return carry
+        near = (carry.status == RUNNING) & self._settled(template, carry, carry.finish_below)
+
+        def attempt():
+            done = finish(self.inclusion, carry.state, carry.activation, limits.gradient_norm)
+            pick = lambda new, old: jnp.where(done.succeeded, new, old)  # noqa: E731
+            return carry._replace(
+                state=jax.tree.map(pick, done.state, carry.state),
+                status=pick(jnp.asarray(FlowStatus.CONVERGED), carry.status),
+                finish_distance=pick(done.distance, carry.finish_distance),
+                finish_conditioning=done.conditioning,
+                finish_below=_AGAIN * _length(*self._velocity(carry)),
+            )
+
+        return jax.lax.cond(near, attempt, lambda: carry)
+
+
+class _Carry(NamedTuple):
+    time: Array
+    state: State
+    activation: Activation
+    pending: _Pending
+    length: Array
+    tail: Tail
+    idle: Array
+    finish_below: Array
+    finish_distance: Array
+    finish_conditioning: Array
+    status: Array
+    steps: Array
+    rejected: Array
+    evaluations: Array
+    kinks: Array
+    slides: Array
+    records: Records
+    log: EventLog
+
+
+def _length(hidden, amplitudes):
+    return jnp.sqrt(jnp.sum(hidden**2) + jnp.sum(amplitudes**2))
