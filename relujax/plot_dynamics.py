@@ -1,9 +1,10 @@
 """Pictures of a flow: where neurons point, where their kinks go, how the loss falls, on which quadrics it all moves.
 
-Functions draw arrays on an `Axes` and return it; `animation` makes a moving picture of one of them.
+Functions draw arrays on an `Axes` and return it; `Animation` makes a moving picture of any of them.
 """
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,21 +122,25 @@ def quadric(constant, paths, ax, *, reach: float = 2.0):
     return ax
 
 
-def animation(
-    frames: Iterable[Any], draw: Callable[[Any, Any], None], *, width: float = 7.0, height: float = 4.2, pause: int = 80
-):
-    """A moving picture: for every frame the figure is cleared and `draw(figure, frame)` draws it; `pause` in milliseconds.
+class Animation:
+    """A moving picture that is drawn when it is saved, as GIF or MP4: for every frame `draw(figure, frame)` on an empty figure.
 
-    `draw` makes the axes and leaves room for their labels (`figure.subplots_adjust`).
+    `draw` makes the axes and leaves room for their labels (`figure.subplots_adjust`); `pause` is in milliseconds.
     """
-    animations = extra("matplotlib.animation", "plot")
-    # without a layout engine: to lay out every frame anew takes most of the time
-    fig = extra("matplotlib.figure", "plot").Figure(figsize=(7.0, 4.2))
-    extra("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(fig)
 
-    def show(frame):
-        fig.clear()
-        draw(fig, frame)
-        return []
+    def __init__(self, frames: Iterable[Any], draw: Callable[[Any, Any], None], *, pause: int = 80):
+        self.frames, self.draw, self.pause = list(frames), draw, pause
 
-    return animations.FuncAnimation(fig, show, frames=list(frames), interval=pause, init_func=lambda: [], cache_frame_data=False)
+    def save(self, path: str | Path, **options: Any) -> None:
+        """Draw all frames and write them; `options` are those of `matplotlib.animation.Animation.save`."""
+        # without a layout engine: to lay out every frame anew takes most of the time
+        fig = extra("matplotlib.figure", "plot").Figure(figsize=(7.0, 4.2))
+        extra("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(fig)
+
+        def show(frame):
+            fig.clear()
+            self.draw(fig, frame)
+            return []
+
+        moving = extra("matplotlib.animation", "plot").FuncAnimation
+        moving(fig, show, self.frames, init_func=list, interval=self.pause, cache_frame_data=False).save(path, **options)

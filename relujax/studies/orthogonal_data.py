@@ -258,7 +258,7 @@ def _path_animation(path, loss, grid):
         below.plot(times[frame], path["loss"][frame], "o", color=plot.COLOURS[1])
         below.set(xscale="log", xlabel="gradient flow time", ylabel="loss", xlim=times[[1, -1]])
 
-    return plot_dynamics.animation(range(1, len(times)), draw)
+    return plot_dynamics.Animation(range(1, len(times)), draw)
 
 
 def _high_figure(high):

@@ -197,31 +197,27 @@ def orthogonal():
     limit = module._limit()
     scale = np.array([1e-1, 1e-2, 1e-3, 1e-4, 1e-9, 1e-20, 1e-48])
     exact = np.maximum(0.4 * module.TWO_GRID + 0.2, 0) - np.maximum(-0.4 * module.TWO_GRID + 0.8, 0)
-    times = np.linspace(0, 260, 27)
-    scales = {
+    frame = np.geomspace(1, 40, 30)
+    path = {
+        "hidden": (("frame", "neuron", "part"), np.ones((30, 2, 2))),
+        "amplitude": (("frame", "neuron"), np.ones((30, 2))),
+        "loss": ("frame", 0.25 / (1 + np.exp(3 * (frame - 5))) + 0.25 / (1 + np.exp(3 * (frame - 20)))),
+        "index": ("frame", np.full(30, 7)),
+        "active": (("frame", "datum"), np.full((30, 2), 7)),
+    }
+    two = {
         "norm": ("scale", limit.variation_norm + np.where(scale > 1e-8, scale**2, 0.0)),
-        "f": (("scale", "x"), np.tile(exact, (7, 1))),
+        "function": (("scale", "x"), np.tile(exact, (7, 1))),
         "kink_error": ("scale", np.zeros(7)),
         "jump": (("scale", "sign"), np.array([limit.jump_times(value) for value in scale])),
-        "loss": (("scale", "time"), np.ones((7, 27))),
+        "history": (("scale", "time"), np.ones((7, 27))),
     }
-    t = np.concatenate([[0.0], np.geomspace(1, 40, 30)])
-    loss = 0.25 / (1 + np.exp(3 * (t - 5))) + 0.25 / (1 + np.exp(3 * (t - 20)))
-    path = {
-        "hidden": (("time", "neuron", "part"), np.ones((31, 2, 2))),
-        "amplitude": (("time", "neuron"), np.ones((31, 2))),
-        "f": (("time", "x"), np.zeros((31, len(module.TWO_GRID)))),
-        "loss": ("time", loss),
-        "index": ("time", np.full(31, 7)),
-        "active": (("time", "datum"), np.full((31, 2), 7)),
-        "alignment": 1.0,
-    }
+    times = np.linspace(0, 260, 27)
     six = np.array([1e-12, 1e-24, 1e-40, 1e-48])
     return {
-        "scales": xarray.Dataset(scales, {"scale": scale, "x": module.TWO_GRID, "time": times}),
+        "two-points": xarray.Dataset({**two, **path}, {"scale": scale, "x": module.TWO_GRID, "time": times, "frame": frame}),
         "replica": xarray.Dataset({"first": ("draw", [6090]), "second": ("draw", [12700]), "single": ("draw", [6090])}),
-        "path": xarray.Dataset(path, {"time": t, "x": module.TWO_GRID}),
-        "five-points": xarray.Dataset(path, {"time": t, "x": module.TWO_GRID}),
+        "five-points": xarray.Dataset({**path, "alignment": 1.0}, {"frame": frame}),
         "six-points": xarray.Dataset({"excess": ("scale", six**0.0748)}, {"scale": six}, {"exponent": 0.0748}),
         "high-dimension": xarray.Dataset(
             {
@@ -240,11 +236,11 @@ def orthogonal():
 def test_orthogonal_data_fail_when_the_limit_is_missed_and_when_a_jump_is_late():
     study, results = orthogonal_data.STUDY, orthogonal()
     assert failed(study, results) == []
-    results["scales"]["norm"][4] += 1e-8
-    results["scales"]["jump"][6, 1] *= 1.01
+    results["two-points"]["norm"][4] += 1e-8
+    results["two-points"]["jump"][6, 1] *= 1.01
     assert failed(study, results) == ["two points, λ = 1e-9: variation norm", "two points: jump times against ln(1/λ)"]
     results = orthogonal()
-    results["path"]["index"][:] = 6
+    results["two-points"]["index"][:] = 6
     results["six-points"]["excess"][3] *= 0.5
     assert failed(study, results) == [
         "two points: Hessian index on the saddle",
@@ -360,6 +356,6 @@ def test_an_animation_draws_every_frame_anew(tmp_path):
         drawn.append(frame)
         fig.subplots().plot([0, frame], [0, 1])
 
-    plot_dynamics.animation([1, 2, 3], draw).save(tmp_path / "moving.gif", writer="pillow", dpi=20)
+    plot_dynamics.Animation([1, 2, 3], draw).save(tmp_path / "moving.gif", writer="pillow", dpi=20)
     assert (tmp_path / "moving.gif").stat().st_size > 0
     assert drawn[-3:] == [1, 2, 3]
