@@ -6,6 +6,7 @@ inertia, whose friction b is m^(1/4) times as large. All numbers below are in th
 """
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,8 @@ from ..loss import EmpiricalLoss
 from ..network import take
 from .base import AbstractStudy, close
 
+# in the lazy regime a residual is the sum of many tiny changes, and neurons cross kinks all the time with no effect
+PLAIN: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-8, "kinks": "step"}
 END, TIMES = 40.0, np.linspace(0.0, 40.0, 161)
 
 
@@ -90,7 +93,7 @@ def _wide(width):
     kernel, start = _kernel(loss, nets), np.asarray(loss.outputs(take(nets, 0)) - loss.targets)
     critical = 2 * float(np.sqrt(np.linalg.eigvalsh(kernel)[0]))
     unit, watch = width**0.25, {"residual": observe.residuals(loss)}
-    plain = flow_ensemble(loss, nets, end_time=END / unit**2, save_at=TIMES / unit**2, observe=watch, rtol=1e-7, atol=1e-7)
+    plain = flow_ensemble(loss, nets, end_time=END / unit**2, save_at=TIMES / unit**2, observe=watch, **PLAIN)
     residuals = [plain.observed["residual"][0]]
     exact = [theory.kernel_residuals(kernel, start, TIMES, theory.gradient_flow_mode)]
     names = ["gradient flow"]
@@ -141,14 +144,14 @@ def _power(times, losses):
 
 
 def _discrete(width):
-    """Heavy ball, Nesterov and gradient descent at four step sizes against their flows; Adam beside them."""
+    """Heavy ball, Nesterov and gradient descent at three step sizes against their flows; Adam beside them."""
     xarray = extra("xarray", "io")
     loss, nets = _problem(width)
     unit, end, watch = width**0.25, 8.0, {"residual": observe.residuals(loss)}
-    rates = np.array([0.04, 0.01, 0.0025, 0.000625])
+    rates = np.array([0.04, 0.01, 0.0025])
     limits = [_inertial(loss, nets, *how, np.array([0.0, end]), watch) for how in ((1.0, False), (3.0, True))]
     last = end / unit**2
-    limits.append(flow_ensemble(loss, nets, end_time=last, save_at=np.array([last]), observe=watch, rtol=1e-8, atol=1e-8))
+    limits.append(flow_ensemble(loss, nets, end_time=last, save_at=np.array([last]), observe=watch, **PLAIN))
     ends = [limit.observed["residual"][0, -1] for limit in limits]
     errors = np.zeros((3, len(rates)))
     for column, rate in enumerate(rates):

@@ -77,7 +77,7 @@ class OrthogonalData(AbstractStudy):
             at_least("five points: least alignment when the loss has moved", float(five["alignment"]), 0.999, "extremal vectors"),
             close("six points: exponent of the excess at λ = 1e-48", exponent / six.attrs["exponent"], 1.0, 0.05, "2(1 − r)"),
             close("high dimension, λ = 1e-20: jump times over ln(1/λ)/|D±|", jumps, 1.0, 0.15, "nearly orthogonal"),
-            close("high dimension: loss at the end", float(high["loss"][-1]), 0.0, 1e-6, "interpolation"),
+            close("high dimension: loss at the end", float(high["loss"][-1]), 0.0, 1e-4, "interpolation"),
         ]  # fmt: skip
 
     def figures(self, results):
@@ -194,7 +194,7 @@ def _high_dimension(frames):
     predicted = -np.log(1e-20) / np.array(means)
     times = np.linspace(0.0, 1.6 * predicted.max(), frames + 1)
     watch = {"singular": observe.singular_values, "rank": observe.effective_rank}
-    run = flow_ensemble(loss, nets, end_time=times[-1], save_at=times, observe=watch, rtol=1e-5, atol=1e-5)
+    run = flow_ensemble(loss, nets, end_time=times[-1], save_at=times, observe=watch, rtol=1e-4, atol=1e-4)
     losses = run.observed["loss"][0]
     share = np.array([np.sum(np.where(sign * loss.targets > 0, loss.targets, 0.0) ** 2) / 150 for sign in (1, -1)])
     order = np.argsort(predicted)
