@@ -9,6 +9,7 @@ from . import (
     initialise as initialise,
     problems as problems,
     symmetry as symmetry,
+    theory as theory,
 )
 from .census import census as census
 from .critical import (
@@ -30,6 +31,8 @@ from .loss import (
     AbstractCriterion as AbstractCriterion,
     AbstractLoss as AbstractLoss,
     EmpiricalLoss as EmpiricalLoss,
+    ExponentialError as ExponentialError,
+    LogisticError as LogisticError,
     PopulationLoss as PopulationLoss,
     SquaredError as SquaredError,
 )

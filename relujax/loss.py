@@ -7,6 +7,7 @@ Every loss is a value that maps one network to a number. `loss.gradient` and `lo
 import abc
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -59,6 +60,39 @@ class SquaredError(AbstractCriterion):
         return jnp.ones_like(outputs)
 
 
+class LogisticError(AbstractCriterion):
+    """The logistic loss `ln(1 + e^{−y f})` of a target y = ±1; a network that classifies all data grows for ever under it.
+
+    ```python
+    >>> float(LogisticError().slope(jnp.zeros(1), jnp.ones(1))[0])
+    -0.5
+
+    ```
+    """
+
+    def value(self, outputs, targets):
+        return jax.nn.softplus(-targets * outputs)
+
+    def slope(self, outputs, targets):
+        return -targets * jax.nn.sigmoid(-targets * outputs)
+
+    def curvature(self, outputs, targets):
+        return targets**2 * jax.nn.sigmoid(outputs * targets) * jax.nn.sigmoid(-outputs * targets)
+
+
+class ExponentialError(AbstractCriterion):
+    """The exponential loss `e^{−y f}` of a target y = ±1."""
+
+    def value(self, outputs, targets):
+        return jnp.exp(-targets * outputs)
+
+    def slope(self, outputs, targets):
+        return -targets * jnp.exp(-targets * outputs)
+
+    def curvature(self, outputs, targets):
+        return targets**2 * jnp.exp(-targets * outputs)
+
+
 class EmpiricalLoss(AbstractLoss):
     """The mean over data, `L = 1/n Σ_i c(f(x_i), y_i)`; with squared error `1/2n Σ_i (f(x_i) − y_i)²`.
 
@@ -66,7 +100,8 @@ class EmpiricalLoss(AbstractLoss):
 
     - `inputs`: data, shape `(n, d)`.
     - `targets`: shape `(n,)`.
-    - `criterion`: the loss of one prediction, `SquaredError()` unless said otherwise.
+    - `criterion`: the loss of one prediction, `SquaredError()` unless said otherwise; `LogisticError()` and `ExponentialError()`
+      are for targets ±1.
 
     Gradient and Hessian are those of the linear piece a network lies in, with `relu'(0) = 0`. The Hessian is therefore
     the almost-everywhere one: it does not see the curvature that sits on the kinks, and it is not an approximation of the

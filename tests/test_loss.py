@@ -222,3 +222,44 @@ def test_refusals_name_the_value(make, message):
     with pytest.raises((ValueError, TypeError)) as error:
         make()
     assert message in str(error.value) or error.type.__name__ == "TypeCheckError"
+
+
+@pytest.mark.parametrize("criterion", [rj.LogisticError(), rj.ExponentialError()])
+def test_classification_losses_are_their_definitions_and_derivatives(criterion):
+    data, net = random_data(0), random_net(1, biased=True)
+    loss = rj.EmpiricalLoss(data.inputs, jnp.sign(data.targets), criterion)
+    margins = np.asarray(loss.targets * jax.vmap(net)(loss.inputs))
+    plain = np.log(1 + np.exp(-margins)) if isinstance(criterion, rj.LogisticError) else np.exp(-margins)
+    np.testing.assert_allclose(loss(net), plain.mean(), rtol=1e-13)
+    vector = rj.ravel(net)
+    np.testing.assert_allclose(rj.ravel(loss.gradient(net)), jax.grad(of_vector(loss, net))(vector), atol=1e-13)
+    np.testing.assert_allclose(loss.hessian(net), jax.hessian(of_vector(loss, net))(vector), atol=1e-12)
+
+
+def test_logistic_loss_is_finite_far_out():
+    net = rj.ShallowReLU(jnp.array([[1e3]]), jnp.array([1e3]))
+    for sign in (1.0, -1.0):
+        loss = rj.EmpiricalLoss(jnp.array([[1.0]]), jnp.array([sign]), rj.LogisticError())
+        np.testing.assert_allclose(loss(net), 0.0 if sign > 0 else 1e6)
+        assert np.all(np.isfinite(loss.hessian(net)))
+
+
+@pytest.mark.parametrize("criterion", [rj.LogisticError(), rj.ExponentialError()])
+def test_the_smoothed_margin_never_falls_once_the_data_are_separated(criterion):
+    """Lyu and Li 2020: for the exponential loss and, as −ln(e^{nL} − 1)/|θ|², for the logistic one."""
+    inputs = jnp.array([[1.0, 0.2], [0.8, -0.4], [-1.0, 0.3], [-0.7, -0.5]])
+    loss = rj.EmpiricalLoss(inputs, jnp.array([1.0, 1.0, -1.0, -1.0]), criterion)
+    nets = rj.initialise.balanced(jax.random.key(4), number=3, width=6, dim=2)
+
+    def smoothed(net):
+        if isinstance(criterion, rj.ExponentialError):
+            return rj.flow.observe.smoothed_margin(loss)(net)
+        return -jnp.log(jnp.expm1(4 * loss(net))) / jnp.sum(rj.ravel(net) ** 2)
+
+    times = np.geomspace(1.0, 1e4, 60)
+    run = rj.flow_ensemble(loss, nets, end_time=1e4, save_at=times, observe={"margin": smoothed}, rtol=1e-8, atol=1e-8)
+    for margins, losses in zip(run.observed["margin"], run.observed["loss"], strict=True):
+        separated = 4 * losses < np.log(2)
+        assert separated.sum() > 20
+        assert np.all(np.diff(margins[separated]) > -1e-7)
+        assert np.all(np.diff(losses) < 0)

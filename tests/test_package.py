@@ -31,6 +31,7 @@ FLOORS = [
     ["symmetry"],
     ["census"],
     ["report", "runs", "plot"],
+    ["plot_dynamics"],
     ["studies"],
     ["cli"],
     ["__main__"],
