@@ -15,6 +15,8 @@ derivative rules. Third derivatives do not exist and are not offered.
 `biased_arccos` has the same functions for neurons with biases.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero

@@ -28,9 +28,9 @@ def map_chunks(function: Callable[..., Any], batched: Any, *, chunk: int, progre
     - `batched`: a pytree of arrays with one leading axis; the last chunk is filled up with copies of the last member.
     - `progress`: called in this thread as `progress(finished, total)`.
 
-    Several devices take turns, as many as there are 64 members for. On a CPU there is at least one worker a core: compiled code leaves Python's lock. The chunks
-    do not depend on the number of workers, so neither do the results. On an interrupt, chunks that have not begun are
-    dropped.
+    Several devices take turns, as many as there are 64 members for. On a CPU there is at least one worker a core: compiled
+    code leaves Python's lock. The chunks do not depend on the number of workers, so neither do the results. On an interrupt,
+    chunks that have not begun are dropped.
     """
     number = jax.tree.leaves(batched)[0].shape[0]
     starts = range(0, number, chunk)
@@ -69,6 +69,7 @@ def map_first(function: Callable[..., Any], batched: Any, count: Array) -> Any:
 
     Mapped, not batched: branches of a conditional are then taken, not both computed, and no member waits for another.
     """
+    batched = jax.tree.map(jnp.asarray, batched)
     shapes = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], batched))
     size = jax.tree.leaves(batched)[0].shape[0]
     empty = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), shapes)

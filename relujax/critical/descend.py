@@ -11,9 +11,10 @@ import numpy as np
 from ..flow import Chebyshev, FlowStatus, RungeKutta
 from ..flow.field import Field
 from ..flow.integrate import Limits, integrate
+from ..flow.record import Recorder
 from ..loss import AbstractLoss
-from ..network import ShallowReLU, ravel, take, unravel
-from ..parallel import Progress, map_chunks
+from ..network import ShallowReLU, take, unravel
+from ..parallel import Progress, map_chunks, map_first
 from .known import KnownMinima
 from .newton import polish_minima
 from .polish import PolishStatus, polish
@@ -73,8 +74,8 @@ def descend(loss: AbstractLoss, nets: ShallowReLU, *, progress: Progress | None 
 
 
 def _flow_on(loss, ends, which, target, progress):
-    def run(part):
-        return _approach(loss, part, jnp.asarray(target))
+    def run(part, count):
+        return _approach(loss, part, count, jnp.asarray(target))
 
     networks, norms, time, steps, status = map_chunks(run, take(ends.networks, which), chunk=_CHUNK, progress=progress)
     ends.flow_status[which] = status
@@ -85,7 +86,7 @@ def _flow_on(loss, ends, which, target, progress):
 
 
 @eqx.filter_jit
-def _approach(loss, nets, target):
+def _approach(loss, nets, count, target):
     """The flow of every network of a stack to the gradient norm `target`, one compilation for all of its stages."""
 
     def limits(gradient_norm, tolerance):
@@ -93,17 +94,21 @@ def _approach(loss, nets, target):
         return Limits(end_time=end, gradient_norm=norm, rtol=rtol, atol=rtol, max_steps=jnp.asarray(_MAX_STEPS))
 
     def one(net):
-        field, nothing = Field(loss, net), jnp.zeros(0, nets.weights.dtype)
-        far = integrate(field, RungeKutta(diffrax.Bosh3()), ravel(net), limits(_APPROACH, _FAR), nothing, lambda state: {})
-        near = integrate(field, Chebyshev(), far.state, limits(target, _NEAR), nothing, lambda state: {})
+        field = Field(loss, net)
+        far = integrate(field, RungeKutta(diffrax.Bosh3()), net, limits(_APPROACH, _FAR), nothing)
+        near = integrate(field, Chebyshev(), unravel(net, far.state), limits(target, _NEAR), nothing)
         arrived = far.status == FlowStatus.CONVERGED
         state = jnp.where(arrived, near.state, far.state)
         norm = jnp.linalg.norm(jnp.where(arrived, near.velocity, far.velocity))
         time, steps = far.time + jnp.where(arrived, near.time, 0), far.steps + jnp.where(arrived, near.steps, 0)
         return unravel(net, state), norm, time, steps, jnp.where(arrived, near.status, far.status)
 
+    none = jnp.zeros(0, nets.weights.dtype)
+    nothing = Recorder(loss, none, none, ())
     # on a CPU a network at a time is as fast as a batch and compiles sooner
-    return jax.lax.map(one, nets, batch_size=None if jax.default_backend() == "cpu" else _CHUNK)
+    if jax.default_backend() == "cpu":
+        return map_first(one, nets, count)
+    return jax.lax.map(one, nets, batch_size=_CHUNK)
 
 
 def _hand_over(loss, ends, which, known):

@@ -2,13 +2,12 @@
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ..loss import AbstractLoss
 from ..network import ShallowReLU, ravel
-from ..parallel import map_chunks
+from ..parallel import map_chunks, map_first
 
 _CHUNK = 16
 
@@ -23,9 +22,9 @@ def losses(loss: AbstractLoss, nets: ShallowReLU) -> Float[np.ndarray, " B"]:
     """The loss of every network of a stack."""
     if nets.weights.shape[0] == 0:
         return np.zeros(0)
-    return map_chunks(lambda part: _losses(loss, part), jax.tree.map(np.asarray, nets), chunk=_CHUNK)
+    return map_chunks(lambda part, count: _losses(loss, part, count), jax.tree.map(np.asarray, nets), chunk=_CHUNK)
 
 
 @eqx.filter_jit
-def _losses(loss, nets):
-    return jax.lax.map(loss, jax.tree.map(jnp.asarray, nets))
+def _losses(loss, nets, count):
+    return map_first(loss, nets, count)

@@ -90,7 +90,7 @@ def test_the_event_log_is_in_order_and_its_transitions_fit_together(regression):
             before = last[neuron, datum]
             assert (before == EventKind.SLIDE) == (kind in left)
             assert before != kind
-            last[neuron, datum] = EventKind.ON if kind == EventKind.EXIT_ON else EventKind.OFF if kind == EventKind.EXIT_OFF else kind
+            last[neuron, datum] = {EventKind.EXIT_ON: EventKind.ON, EventKind.EXIT_OFF: EventKind.OFF}.get(kind, kind)
 
 
 def test_energy_identity_through_kinks(regression):

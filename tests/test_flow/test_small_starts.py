@@ -36,9 +36,7 @@ def test_the_excess_of_partially_aligned_neurons_falls_with_the_exponent_of_theo
     nets = rj.initialise.balanced(jax.random.key(3), number=1, width=16, dim=8, scale=4.0)
     # one neuron of each sign fires on all data of its sign
     active = jnp.zeros((2, 8)).at[:, :6].set(jnp.where(jnp.array([[1.0], [-1.0]]) * targets > 0, 1.0, -1.0))
-    net = rj.ShallowReLU(
-        nets.weights[0].at[:2].set(active), nets.amplitudes[0].at[:2].set(jnp.array([1.0, -1.0]) * np.sqrt(6))
-    )
+    net = rj.ShallowReLU(nets.weights[0].at[:2].set(active), nets.amplitudes[0].at[:2].set(jnp.array([1.0, -1.0]) * np.sqrt(6)))
     scales = 10.0 ** -np.array([44.0, 48.0])
     flow = rj.flow_ensemble(loss, rj.initialise.scaled(net, scales), gradient_norm=1e-12, **TIGHT)
     assert words(flow) == ["converged"] * 2
