@@ -127,7 +127,7 @@ def is_consistent(inclusion: Inclusion, state: State, activation: Activation, sl
         return jnp.min(_slide_margins(inclusion, activation, inclusion.pull(state, activation), state.amplitudes, slack)) >= 0
 
     crossing = jnp.min(_crossing_margins(activation, state.z, slack)) >= 0
-    return crossing & jax.lax.cond(activation.count > 0, slides_hold, lambda: jnp.asarray(True))
+    return crossing & jax.lax.cond(activation.slides > 0, slides_hold, lambda: jnp.asarray(True))
 
 
 def _crossing_margins_of(activation, piece, slack, theta):
@@ -152,8 +152,8 @@ def _slide_margins_of(inclusion, activation, piece, slack, theta):
 
 def _slide_margins(inclusion, activation, rho, amplitudes, slack):
     """How far the share of every sliding pair is from both ends, (m, 2c), and an amplitude from changing its sign, (m, 1)."""
-    push = jnp.take_along_axis(inclusion.spread(activation.active * rho), activation.index, axis=1)
-    share, whole = -jnp.einsum("jkl,jl->jk", activation.inverse, push), rho[activation.index]
+    push = jnp.take_along_axis(inclusion.spread(activation.active * rho), activation.held, axis=1)
+    share, whole = -jnp.einsum("jkl,jl->jk", activation.inverse, push), rho[activation.held]
     used = jnp.diagonal(activation.inverse, axis1=1, axis2=2) > 0
     sign = activation.push[:, None]
     ends = [jnp.where(used, sign * part + slack.share, jnp.inf) for part in (share, whole - share)]
@@ -163,7 +163,7 @@ def _slide_margins(inclusion, activation, rho, amplitudes, slack):
 
 def _shares_of_one(inclusion, activation, rho, neuron, slot):
     """q of one neuron on the datum in one of its slots, and ρ there, for several ρ (r, n)."""
-    index = activation.index[neuron]
+    index = activation.held[neuron]
     push = inclusion.spread(activation.active[neuron] * rho)[:, index]
     return -push @ activation.inverse[neuron, slot], rho[:, index[slot]]
 
@@ -180,7 +180,7 @@ def _earliest(inclusion, activation, crossing, slide_margins, fractions):
     guess, place = _first_zero(crossing, fractions)
     nowhere = jnp.full_like(guess, jnp.inf), jnp.zeros_like(place)
     slide_guess, slide_place = jax.lax.cond(
-        activation.count > 0, lambda: _first_zero(slide_margins(), fractions), lambda: nowhere
+        activation.slides > 0, lambda: _first_zero(slide_margins(), fractions), lambda: nowhere
     )
     crosses = guess <= slide_guess
     neuron, slot = slide_place // (2 * c + 1), slide_place % (2 * c + 1)

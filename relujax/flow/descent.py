@@ -76,7 +76,7 @@ def descent(
     saves = _check(loss, nets, steps, save_at, batch_size, key)
     dtype = jnp.asarray(nets.weights).dtype
     loss = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if eqx.is_inexact_array_like(leaf) else leaf, loss)
-    observables = (("loss", loss), *(pair for pair in named(observe) if pair[0] != "loss")) if saves.size else ()
+    observables = named(loss, observe) if saves.size else ()
     keys = None if key is None else jax.random.key_data(jax.random.split(key, nets.weights.shape[0]))
 
     def run(part, count):

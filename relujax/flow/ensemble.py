@@ -1,8 +1,8 @@
 """Gradient flow of many networks at once."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import diffrax
 import equinox as eqx
@@ -18,11 +18,12 @@ from ..parallel import Progress, chunk_size, map_chunks, map_first
 from .checks import check_flow
 from .follow import Method, Plan
 from .integrate import Limits
+from .observe import Observable, named
 from .pieces import AbstractPieces, RungeKuttaPieces, Taylor
 from .result import Ensemble
 from .steppers import AbstractStepper, RungeKutta
 
-Observables = Mapping[str, Callable[[ShallowReLU], Any]] | Sequence[Callable[[ShallowReLU], Any]]
+Observables = Mapping[str, Observable] | Sequence[Observable]
 
 # kinks are located where this relative tolerance or a smaller one is asked for: above, they cost more than they gain
 _LOCATES_BELOW = 1e-6
@@ -101,10 +102,10 @@ def flow_ensemble(
     block = _block(loss, nets, method) if block is None else block
     ends = np.broadcast_to(np.asarray(end_time, dtype), number)
     limits = [jnp.asarray(value, dtype) for value in (gradient_norm, rtol, atol)] + [jnp.asarray(max_steps)]
-    plan = Plan(loss, method, times, levels, _named(observe) if times.size else ())
+    plan = Plan(loss, method, times, levels, named(loss, observe) if times.size else ())
 
     def run(part, count):
-        return _solve_chunk(plan, *part, count, limits, block)
+        return _solve_chunk(plan, part, count, limits, block)
 
     chunk = chunk_size(number, block=block)
     followed = map_chunks(run, (jax.tree.map(np.asarray, nets), ends), chunk=chunk, progress=progress)
@@ -123,14 +124,14 @@ def flow_ensemble(
 
 
 @eqx.filter_jit
-def _solve_chunk(plan, nets, end_times, count, limits, block):
-    def solve(given):
-        net, end_time = given
+def _solve_chunk(plan, given, count, limits, block):
+    def solve(member):
+        net, end_time = member
         return plan.follow(net, Limits(end_time, *limits))
 
     if block == 1:
-        return map_first(solve, (nets, end_times), count)
-    return jax.lax.map(solve, (nets, end_times), batch_size=block)
+        return map_first(solve, given, count)
+    return jax.lax.map(solve, given, batch_size=block)
 
 
 def _method(loss, nets, kinks, solver, rtol, atol, gradient_norm, record_events):
@@ -186,12 +187,6 @@ def _pieces(loss, solver):
     if isinstance(loss.criterion, SquaredError) and not isinstance(solver, diffrax.AbstractERK):
         return Taylor()
     return RungeKuttaPieces(solver if isinstance(solver, diffrax.AbstractERK) else diffrax.Tsit5())
-
-
-def _named(observe: Observables):
-    if isinstance(observe, Mapping):
-        return tuple(observe.items())
-    return tuple((function.__name__, function) for function in observe)
 
 
 def _block(loss, nets, method):

@@ -1,6 +1,5 @@
 """One network followed from its start to its end, by whatever method was chosen."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -15,6 +14,7 @@ from .finish import finish_smooth
 from .inclusion import Inclusion
 from .integrate import RUNNING, Limits, integrate
 from .located import EventLog, Located
+from .observe import Observable
 from .pieces import AbstractPieces
 from .record import Recorder
 from .status import FlowStatus
@@ -58,26 +58,25 @@ class Plan(eqx.Module):
     method: Method
     save_times: Float[Array, " s"]
     levels: Float[Array, " l"]
-    observables: tuple[tuple[str, Callable[[ShallowReLU], Any]], ...]
+    observables: tuple[tuple[str, Observable], ...]
 
     def follow(self, net: ShallowReLU, limits: Limits) -> Followed:
         """The flow of one network."""
         field = Field(self.loss, net)
-        # the loss is recorded whenever something is
-        named = (("loss", self.loss), *(pair for pair in self.observables if pair[0] != "loss"))
-        recorder = Recorder(self.loss, self.save_times, self.levels, named if self.save_times.size else ())
-        if self.method.stepper is None:
+        recorder = Recorder(self.loss, self.save_times, self.levels, self.observables)
+        stepper = self.method.stepper
+        if stepper is None:
             return self._through_kinks(field, net, limits, recorder)
         if not self.method.finishes:
-            return self._over_kinks(field, net, limits, recorder)[0]
+            return self._over_kinks(field, stepper, net, limits, recorder)[0]
         floor = jnp.maximum(limits.gradient_norm, 10 * (limits.rtol + limits.atol))
-        first, state = self._over_kinks(field, net, limits._replace(gradient_norm=floor), recorder)
+        first, state = self._over_kinks(field, stepper, net, limits._replace(gradient_norm=floor), recorder)
         if isinstance(self.loss, EmpiricalLoss):
             return self._on_through_kinks(field, first, state, limits, recorder)
         return self._finish(first, limits)
 
-    def _over_kinks(self, field, net, limits, recorder):
-        end = integrate(field, self.method.stepper, net, limits, recorder)
+    def _over_kinks(self, field, stepper, net, limits, recorder):
+        end = integrate(field, stepper, net, limits, recorder)
         network = unravel(net, end.state)
         stats = {"steps": end.steps, "rejected": end.rejected, "field_evaluations": end.evaluations}
         return self._followed(network, end, jnp.linalg.norm(end.velocity), stats, recorder), end
@@ -95,9 +94,10 @@ class Plan(eqx.Module):
         return followed._replace(stats={name: value + first.stats.get(name, 0) for name, value in followed.stats.items()})
 
     def _located(self, field, net, recorder):
-        method = self.method
-        inclusion = Inclusion(self.loss, net)
-        return Located(inclusion, field, method.pieces, recorder, method.aligns, method.finishes, method.log_size)
+        loss, method = self.loss, self.method
+        assert isinstance(loss, EmpiricalLoss)
+        assert method.pieces is not None
+        return Located(Inclusion(loss, net), field, method.pieces, recorder, method.aligns, method.finishes, method.log_size)
 
     def _followed_through(self, located, net, end):
         network = located.inclusion.network(end.state, net)

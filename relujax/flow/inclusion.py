@@ -45,18 +45,18 @@ class Activation(NamedTuple):
 
     - `active`: 1.0 where active, 0.0 where inactive or sliding.
     - `sliding`: where a neuron slides along the boundary of a datum; it may slide along c of them at once.
-    - `index`, `inverse`: for every neuron the data it slides on, first in the row, and the inverse of their Gram matrix, with
+    - `held`, `inverse`: for every neuron the data it slides on, first in the row, and the inverse of their Gram matrix, with
       zeros in unused rows.
     - `push`: the sign of ρ on the data that a neuron slides on, which is opposite to that of its amplitude.
-    - `count`: how many neurons slide on how many data, all in all.
+    - `slides`: how many neurons slide on how many data, all in all.
     """
 
     active: Float[Array, "m n"]
     sliding: Bool[Array, "m n"]
-    index: Int[Array, "m c"]
+    held: Int[Array, "m c"]
     inverse: Float[Array, "m c c"]
     push: Float[Array, " m"]
-    count: Int[Array, ""]
+    slides: Int[Array, ""]
 
 
 class Rates(NamedTuple):
@@ -154,7 +154,7 @@ class Inclusion(eqx.Module):
 
     def hold(self, force: Float[Array, "m n"], activation: Activation) -> Float[Array, "m n"]:
         """A force on hidden vectors, as coefficients on active data, with what holds sliding neurons on their boundaries."""
-        return jax.lax.cond(activation.count > 0, lambda: self._hold(force, activation), lambda: force)
+        return jax.lax.cond(activation.slides > 0, lambda: self._hold(force, activation), lambda: force)
 
     def rates(self, z: Float[Array, "m n"], amplitudes: Float[Array, " m"], activation: Activation) -> Rates:
         """The velocity in one activation state."""
@@ -171,6 +171,6 @@ class Inclusion(eqx.Module):
         return rates.coefficients @ self.moved, rates.amplitudes
 
     def _hold(self, force, activation):
-        push = jnp.take_along_axis(self.spread(force), activation.index, axis=1)
+        push = jnp.take_along_axis(self.spread(force), activation.held, axis=1)
         held = -jnp.einsum("jkl,jl->jk", activation.inverse, push)
-        return force.at[jnp.arange(len(force))[:, None], activation.index].add(held)
+        return force.at[jnp.arange(len(force))[:, None], activation.held].add(held)

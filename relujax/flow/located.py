@@ -187,7 +187,7 @@ class Located(eqx.Module):
         touching = (jnp.abs(state.z[neuron]) <= width) | row
         touching = jnp.where(crosses, touching.at[event.place].set(True), touching)
         leaves = jnp.full_like(width, -1.0)
-        ended = carry.activation.index[neuron, jnp.minimum(event.place, inclusion.capacity - 1)]
+        ended = carry.activation.held[neuron, jnp.minimum(event.place, inclusion.capacity - 1)]
         ends = (event.kind == INACTIVE) | (event.kind == ACTIVE)
         leaves = jnp.where(ends, leaves.at[ended].set(jnp.where(event.kind == ACTIVE, 1.0, 0.0)), leaves)
         # where the amplitude changes sign both sides push away, and relu'(0) = 0 decides
@@ -198,7 +198,7 @@ class Located(eqx.Module):
             state=state,
             activation=activation,
             pending=carry.pending._replace(neurons=carry.pending.neurons.at[neuron].set(False)),
-            slides=carry.slides + jnp.maximum(activation.count - carry.activation.count, 0),
+            slides=carry.slides + jnp.maximum(activation.slides - carry.activation.slides, 0),
         )
         if self.log_size:
             after = after._replace(log=carry.log.with_changes(carry.time, neuron, carry.activation, activation))
@@ -292,7 +292,8 @@ class Located(eqx.Module):
 
     def _settled(self, template, carry, *gradient_norms):
         network = self.inclusion.network(carry.state, template)
-        velocity = self.inclusion.network(State(*self._velocity(carry), carry.state.z), template)
+        hidden, amplitudes = self._velocity(carry)
+        velocity = self.inclusion.network(State(hidden, amplitudes, carry.state.z), template)
         return [self.field.is_settled(ravel(network), ravel(velocity), norm) for norm in gradient_norms]
 
     def _limit(self, carry, limits):
@@ -308,8 +309,8 @@ class Located(eqx.Module):
         """The status, convergence included."""
         status = self._limit(carry, limits)
         noise = self.inclusion.velocity_noise(carry.state, carry.activation)
-        wanted, settled, resting = limits.gradient_norm, *self._settled(template, carry, limits.gradient_norm, noise)
-        status = jnp.where(resting & (wanted > 0) & (status == RUNNING), FlowStatus.ROUNDING, status)
+        settled, resting = self._settled(template, carry, limits.gradient_norm, noise)
+        status = jnp.where(resting & (limits.gradient_norm > 0) & (status == RUNNING), FlowStatus.ROUNDING, status)
         return jnp.where(settled & (status != FlowStatus.DIVERGED), FlowStatus.CONVERGED, status)
 
     def _finish_if_near(self, template, carry, limits):

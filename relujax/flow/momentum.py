@@ -64,7 +64,7 @@ def momentum_flow(
         raise ValueError(f"the friction is {friction}: give a finite number that is not negative.")
     if times.size and times[-1] > end_time:
         raise ValueError(f"save_at goes up to {float(times[-1])} and end_time is {end_time}: save within the flow.")
-    observables = (("loss", loss), *(pair for pair in named(observe) if pair[0] != "loss"))
+    observables = named(loss, observe)
     settings = [jnp.asarray(value, times.dtype) for value in (friction, end_time, rtol, atol)]
 
     def run(part, count):

@@ -197,8 +197,7 @@ def _normalised(rows):
     return rows / jnp.where(size > 0, size, 1.0)[..., None], size
 
 
-def named(observe: Mapping[str, Observable] | Sequence[Observable]) -> tuple[tuple[str, Observable], ...]:
-    """Observables with their names, those of a sequence under their own."""
-    if isinstance(observe, Mapping):
-        return tuple(observe.items())
-    return tuple((function.__name__, function) for function in observe)
+def named(loss: AbstractLoss, observe: Mapping[str, Observable] | Sequence[Observable]) -> tuple[tuple[str, Observable], ...]:
+    """The loss and observables with their names, those of a sequence under their own."""
+    pairs = observe.items() if isinstance(observe, Mapping) else ((function.__name__, function) for function in observe)
+    return ("loss", loss), *(pair for pair in pairs if pair[0] != "loss")

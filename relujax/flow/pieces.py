@@ -127,7 +127,7 @@ def _append_orders(inclusion, activation, unit, rows, order):
 
 def _finish(inclusion, state, rows, unit, tolerance, longest, order):
     """The piece over the length at which its last two terms are within tolerance."""
-    z, amplitudes, _, _ = rows
+    z, amplitudes, rho, coefficients = rows
     sizes = neuron_sizes(state)
     admissible = jnp.asarray(jnp.inf, z[0].dtype)
     for k in (order - 1, order):
@@ -135,7 +135,7 @@ def _finish(inclusion, state, rows, unit, tolerance, longest, order):
         admissible = jnp.minimum(admissible, (tolerance / jnp.where(ratio > 0, ratio, 1e-300)) ** (1 / k))
     # a polynomial whose last terms vanish says nothing about how far it may be trusted
     length = jnp.minimum(unit * jnp.minimum(_SAFETY * admissible, 1e3), longest)
-    return Piece(length, unit, *rows, error=jnp.zeros_like(length), evaluations=jnp.asarray(order))
+    return Piece(length, unit, z, amplitudes, rho, coefficients, error=jnp.zeros_like(length), evaluations=jnp.asarray(order))
 
 
 def _unit_of_time(inclusion, state, rho):
@@ -168,12 +168,14 @@ class RungeKuttaPieces(AbstractPieces):
     _weights: tuple = eqx.field(static=True)
 
     def __init__(self, solver: diffrax.AbstractERK):
+        # refuses at once what has no single tableau
+        one_tableau(solver)
         self.solver = solver
         self.error_order = int(solver.order(diffrax.ODETerm(lambda t, y, args: y)) or 1)
         self._weights = dense_weights(solver)
 
     def piece(self, inclusion, state, activation, tolerance, longest):
-        tableau = self.solver.tableau
+        tableau = one_tableau(self.solver)
         stages = [inclusion.rates(state.z, state.amplitudes, activation)]
         for row in tableau.a_lower:
             z = state.z + longest * _combine(row, [stage.z for stage in stages])
@@ -219,18 +221,26 @@ class RungeKuttaPieces(AbstractPieces):
         return piece.length * jnp.where(jnp.isfinite(piece.error), factor, _SHORTEST)
 
 
+def one_tableau(solver: diffrax.AbstractERK) -> diffrax.ButcherTableau:
+    """The Butcher tableau of a solver of plain ordinary differential equations."""
+    if not isinstance(solver.tableau, diffrax.ButcherTableau):
+        raise ValueError(f"{type(solver).__name__} has several tableaus: give an explicit Runge–Kutta solver with one.")
+    return solver.tableau
+
+
 def dense_weights(solver: diffrax.AbstractERK) -> tuple[tuple[float, ...], ...]:
     """The dense output of an explicit Runge–Kutta method as polynomials: row k holds what multiplies θ^k of each stage.
 
     Found from the interpolation of the solver itself, which is linear in the stages, at Chebyshev points.
     """
-    count, degree = len(solver.tableau.b_sol), 7
+    tableau, degree = one_tableau(solver), 7
+    count = len(tableau.b_sol)
     nodes = (1 - np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))) / 2
     with jax.ensure_compile_time_eval():
         values = np.zeros((degree + 1, count))
         for stage in range(count):
             k = np.eye(count)[stage]
-            end = jnp.asarray(float(np.asarray(solver.tableau.b_sol)[stage]))
+            end = jnp.asarray(float(np.asarray(tableau.b_sol)[stage]))
             piece = solver.interpolation_cls(t0=0.0, t1=1.0, y0=jnp.asarray(0.0), y1=end, k=jnp.asarray(k))
             values[:, stage] = [float(piece.evaluate(float(node))) for node in nodes]
     weights = np.linalg.solve(np.vander(nodes, increasing=True), values)

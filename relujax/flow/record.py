@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from ..loss import AbstractLoss
 from ..network import ShallowReLU
 from .inclusion import Activation
+from .observe import Observable
 from .status import EventKind
 
 # halvings of a step in which the loss passes a level
@@ -27,13 +28,12 @@ class Records(NamedTuple):
 
 
 class Recorder(eqx.Module):
-    """Records `observables`, pairs of a name and a callable of one network, at ascending `save_times`, and when the loss first
-    is at or below each of `levels`."""
+    """Records named `observables` at ascending `save_times`, and when the loss first is at or below each of `levels`."""
 
     loss: AbstractLoss
     save_times: Float[Array, " s"]
     levels: Float[Array, " l"]
-    observables: tuple[tuple[str, Callable[[ShallowReLU], Any]], ...]
+    observables: tuple[tuple[str, Observable], ...]
 
     def begin(self, net: ShallowReLU) -> Records:
         """Nothing saved yet, and levels above the loss at the start passed at time 0."""
@@ -97,12 +97,13 @@ class EventLog(NamedTuple):
     neuron: Int[Array, "*batch e"]
     datum: Int[Array, "*batch e"]
     kind: Int[Array, "*batch e"]
-    count: Int[Array, "*batch"]
+    number: Int[Array, "*batch"]
 
     @staticmethod
     def begin(size: int, dtype) -> "EventLog":
         """A log with room for `size` events."""
-        return EventLog(jnp.zeros(size, dtype), *[jnp.zeros(size, int)] * 3, jnp.asarray(0))
+        none = jnp.zeros(size, int)
+        return EventLog(jnp.zeros(size, dtype), neuron=none, datum=none, kind=none, number=jnp.asarray(0))
 
     def with_changes(self, time, neuron, before: Activation, after: Activation) -> "EventLog":
         """The log with every change of the activation of one neuron."""
@@ -112,13 +113,13 @@ class EventLog(NamedTuple):
         ended = jnp.where(is_active, EventKind.EXIT_ON, EventKind.EXIT_OFF)
         crossed = jnp.where(is_active, EventKind.ON, EventKind.OFF)
         kind = jnp.where(is_sliding, EventKind.SLIDE, jnp.where(was_sliding, ended, crossed))
-        place = jnp.where(changed, self.count + jnp.cumsum(changed) - 1, len(self.time))
+        place = jnp.where(changed, self.number + jnp.cumsum(changed) - 1, len(self.time))
         return EventLog(
             time=self.time.at[place].set(time, mode="drop"),
             neuron=self.neuron.at[place].set(neuron, mode="drop"),
             datum=self.datum.at[place].set(jnp.arange(len(changed)), mode="drop"),
             kind=self.kind.at[place].set(kind, mode="drop"),
-            count=self.count + jnp.sum(changed),
+            number=self.number + jnp.sum(changed),
         )
 
 

@@ -53,10 +53,10 @@ def first_activation(inclusion: Inclusion, state: State) -> tuple[Activation, Bo
     activation = Activation(
         active=((state.z > 0) & ~on_boundary).astype(state.z.dtype),
         sliding=jnp.zeros((m, n), bool),
-        index=jnp.zeros((m, c), int),
+        held=jnp.zeros((m, c), int),
         inverse=jnp.zeros((m, c, c), state.z.dtype),
         push=jnp.zeros(m, state.z.dtype),
-        count=jnp.asarray(0),
+        slides=jnp.asarray(0),
     )
     return activation, jnp.any(on_boundary, axis=1)
 
@@ -112,14 +112,14 @@ def slides_too_often(inclusion: Inclusion, activation: Activation) -> Array:
 def _present_shares(inclusion, activation, neuron, rho):
     """s of the data that a neuron slides on at present, 0 elsewhere."""
     push = inclusion.spread(activation.active[neuron] * rho)
-    index = activation.index[neuron]
+    index = activation.held[neuron]
     held = jnp.zeros_like(rho).at[index].add(-activation.inverse[neuron] @ push[index])
     return jnp.where(rho != 0, held / jnp.where(rho != 0, rho, 1.0), 0.0)
 
 
 def _hold(inclusion, state, activation, neuron):
     """A neuron moved by the little that it is off the boundaries it slides on."""
-    index = activation.index[neuron]
+    index = activation.held[neuron]
     off = activation.inverse[neuron] @ state.z[neuron, index]
     hidden = state.hidden[neuron] - off @ inclusion.moved[index]
     z = jnp.where(activation.sliding[neuron], 0.0, hidden @ inclusion.inputs.T)
@@ -209,15 +209,15 @@ def _with_row(inclusion, activation, neuron, row, push):
     index, inverse = jax.lax.cond(
         jnp.any(row.sliding),
         lambda: _projection(inclusion, row.sliding),
-        lambda: (jnp.zeros_like(activation.index[0]), jnp.zeros_like(activation.inverse[0])),
+        lambda: (jnp.zeros_like(activation.held[0]), jnp.zeros_like(activation.inverse[0])),
     )
     return Activation(
         active=activation.active.at[neuron].set(row.active),
         sliding=activation.sliding.at[neuron].set(row.sliding),
-        index=activation.index.at[neuron].set(index),
+        held=activation.held.at[neuron].set(index),
         inverse=activation.inverse.at[neuron].set(inverse),
         push=activation.push.at[neuron].set(push),
-        count=activation.count + jnp.sum(row.sliding) - jnp.sum(activation.sliding[neuron]),
+        slides=activation.slides + jnp.sum(row.sliding) - jnp.sum(activation.sliding[neuron]),
     )
 
 

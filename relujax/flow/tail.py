@@ -234,12 +234,12 @@ def kernel_matrix(inclusion: Inclusion, state: State, activation: Activation) ->
     if inclusion.amplitudes_move:
         features = active * state.z
         kernel = kernel + features.T @ features
-    return jax.lax.cond(activation.count > 0, lambda: kernel - _held_part(inclusion, gain, activation), lambda: kernel)
+    return jax.lax.cond(activation.slides > 0, lambda: kernel - _held_part(inclusion, gain, activation), lambda: kernel)
 
 
 def _held_part(inclusion, gain, activation):
     """What sliding neurons cannot do: `Σ_j B_jᵀ G_KK⁻¹ B_j` with `B_j = G_K: diag(a_j s_j)`."""
-    rows = inclusion.gram[activation.index] * gain[:, None, :]  # (m, c, n)
+    rows = inclusion.gram[activation.held] * gain[:, None, :]  # (m, c, n)
     return jnp.einsum("jkn,jkl,jlp->np", rows, activation.inverse, rows)
 
 

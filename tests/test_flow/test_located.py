@@ -80,7 +80,7 @@ def test_the_event_log_is_in_order_and_its_transitions_fit_together(regression):
     loss, nets, flow = regression
     log, left = flow.events, {EventKind.EXIT_ON, EventKind.EXIT_OFF}
     for b in range(2):
-        count = int(log.count[b])
+        count = int(log.number[b])
         assert count >= flow.stats["kinks"][b]
         assert np.all(np.diff(log.time[b, :count]) >= 0)
         state = {True: EventKind.ON, False: EventKind.OFF}
@@ -96,7 +96,7 @@ def test_the_event_log_is_in_order_and_its_transitions_fit_together(regression):
 def test_energy_identity_through_kinks(regression):
     """`L(0) − L(T) = ∫ |θ'|²`, with θ' from the path itself: differentiated at Chebyshev points between any two events."""
     loss, nets, flow = regression
-    nets, count = rj.take(nets, slice(0, 1)), int(flow.events.count[0])
+    nets, count = rj.take(nets, slice(0, 1)), int(flow.events.number[0])
     edges = np.unique(np.concatenate([[0.0, 10.0], np.asarray(flow.events.time[0, :count])]))
     edges = edges[np.concatenate([[True], np.diff(edges) > 1e-9])]
     nodes = 9
@@ -118,7 +118,7 @@ def test_short_explicit_steps_converge_to_it(seed):
     """Euler steps chatter along the boundaries that neurons slide on, and stay within the length of a step of the flow."""
     loss, nets = draws(10, 2, 8, seed=seed, number=2)
     flow = rj.flow_ensemble(loss, nets, end_time=4.0, record_events=100, **TIGHT)
-    kinds = set(np.concatenate([np.asarray(flow.events.kind[b, : flow.events.count[b]]) for b in range(2)]).tolist())
+    kinds = set(np.concatenate([np.asarray(flow.events.kind[b, : flow.events.number[b]]) for b in range(2)]).tolist())
     assert EventKind.SLIDE in kinds
 
     @jax.jit
@@ -145,7 +145,7 @@ def test_sliding_to_a_least_squares_point():
     np.testing.assert_allclose(flow.networks.weights[0, 0], [0.0, 1.0], atol=1e-12)
     np.testing.assert_allclose(flow.networks.amplitudes[0, 0], 1.0, atol=1e-12)
     np.testing.assert_allclose(flow.losses, 0.25, atol=1e-14)
-    assert (int(flow.events.count[0]), int(flow.events.kind[0, 0])) == (1, EventKind.SLIDE)
+    assert (int(flow.events.number[0]), int(flow.events.kind[0, 0])) == (1, EventKind.SLIDE)
     # small-start closed form of the approach: w₁ vanishes at this time, by bisection of it with 50 digits
     np.testing.assert_allclose(flow.events.time[0, 0], 0.927968485, atol=1e-6)
     logits = np.log(np.array([0.1, 0.25, 0.5]) / (1 - np.array([0.1, 0.25, 0.5])))
@@ -162,7 +162,7 @@ def corner_flow(weights, amplitudes, **options):
 
 
 def slides_of(flow):
-    count = int(flow.events.count[0])
+    count = int(flow.events.number[0])
     rows = zip(*(np.asarray(a[0, :count]).tolist() for a in flow.events[1:4]), strict=True)
     return {(neuron, datum) for neuron, datum, kind in rows if kind == EventKind.SLIDE}
 
@@ -216,7 +216,7 @@ def test_an_exit_is_located_when_the_residual_on_the_boundary_changes_sign():
     """A negative neuron fits the first datum, and beyond: the residual on which the positive one slides passes zero."""
     positive, negative = np.array([0.05, -1.0, 1.0]), np.array([1.0, 0.6, -2.0])
     flow = corner_flow([0.1 * positive, 0.5 * negative], [0.1, -0.5], end_time=9.0)
-    count = int(flow.events.count[0])
+    count = int(flow.events.number[0])
     mine = [(float(t), int(k)) for t, j, i, k in zip(*(a[0, :count] for a in flow.events[:4]), strict=True) if (j, i) == (0, 0)]
     kinds = [kind for _, kind in mine]
     assert kinds[:2] in ([EventKind.SLIDE, EventKind.EXIT_ON], [EventKind.SLIDE, EventKind.EXIT_OFF])
