@@ -228,12 +228,14 @@ def _polynomial(inclusion, activation, piece, slack, kind, neuron, place):
 def _first_root(polynomial, theta, slack):
     """The first θ in [0, theta] at which a polynomial turns negative on its way to below −slack; 0 if it is never positive
     before."""
+    # within the slack a start on the wrong side is rounding: counted from zero, what moves back inside may turn once more
+    begins = polynomial[0]
+    polynomial = polynomial.at[0].set(jnp.where((begins < 0) & (begins >= -slack), 0.0, begins))
     points = jnp.asarray(_SAMPLES, theta.dtype) * theta
     values = horner(polynomial, points)
     places = jnp.arange(len(_SAMPLES))
     # the end of the piece is beyond the slack, if only just
     first = jnp.argmax((values < -slack) | (places == len(_SAMPLES) - 1))
-    # within the slack a sign is rounding: the neuron of a boundary that it leaves starts on either side
     last = jnp.max(jnp.where((places < first) & (values > 0), places, -1))
     lower, upper = jnp.where(last >= 0, points[last], 0.0), points[last + 1]
     slope = polynomial[1:] * jnp.arange(1, len(polynomial))

@@ -20,8 +20,9 @@ from .sliding import boundary_width, decide, first_activation, onto_boundary, sl
 from .status import FlowStatus
 from .tail import Tail
 
-# events without progress in time, one after another, before a trajectory counts as stuck
-_PATIENCE = 64
+# events without progress in time, one after another, before a trajectory counts as stuck: so many and so many a neuron, as
+# neurons that have gathered in one direction leave a boundary together
+_PATIENCE, _PATIENCE_PER_NEURON = 64, 4
 # a step that ends in an event is checked for convergence once in so many
 _CHECKED = 16
 # a finish is tried from this many times the tolerance on, and again when the gradient norm has fallen by as much
@@ -301,7 +302,8 @@ class Located(eqx.Module):
         finite = jnp.all(jnp.isfinite(carry.state.hidden)) & jnp.all(jnp.isfinite(carry.state.amplitudes))
         status = jnp.asarray(RUNNING)
         status = jnp.where(carry.steps >= limits.max_steps, FlowStatus.STEP_LIMIT, status)
-        status = jnp.where(carry.idle > _PATIENCE, FlowStatus.STUCK_SLIDING, status)
+        patience = _PATIENCE + _PATIENCE_PER_NEURON * carry.state.amplitudes.size
+        status = jnp.where(carry.idle > patience, FlowStatus.STUCK_SLIDING, status)
         status = jnp.where(carry.time >= limits.end_time, FlowStatus.END_TIME, status)
         return jnp.where(finite, status, FlowStatus.DIVERGED)
 
