@@ -22,7 +22,7 @@ from .symmetry import identify
 
 _CRITICAL = 1e-8
 _POLISHED_PARAMETERS, _POLISHED_POINTS = 500, 32
-_ON_DATA: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "gradient_norm": 2e-2, "end_time": 100.0, "max_steps": 50_000}
+_ON_DATA: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4, "gradient_norm": 2e-3, "end_time": 100.0, "max_steps": 50_000}
 
 _MEANINGS = {
     "name": "family of the point",
@@ -70,8 +70,8 @@ def census(
     - `progress`: called as `progress(finished, total)`.
     - `history`: ascending flow times at which the losses are recorded as well; on a population loss those of the first 64
       starts, which are followed a second time for it, more closely.
-    - `flow_options`: passed to `flow_ensemble` on an empirical loss (there by default `rtol = atol = 1e-3`,
-      `gradient_norm = 2e-2`, `end_time = 100`, `max_steps = 50000`).
+    - `flow_options`: passed to `flow_ensemble` on an empirical loss (there by default `rtol = atol = 1e-4`,
+      `gradient_norm = 2e-3`, `end_time = 100`, `max_steps = 50000`).
 
     **Returns:** an `xarray.Dataset`, with dimensions `start` and `point`. Points are sorted by loss and carry `name`,
     `isotropy`, `status`, `loss`, `gradient_norm`, `index`, `nullity`, `min_eigenvalue`, `max_eigenvalue`, `count`,

@@ -112,15 +112,19 @@ def flow(
     init: Annotated[str, typer.Option(help="Law of the starts: balanced, xavier, kaiming, ….")] = "balanced",
     bias: Annotated[bool, typer.Option("--bias/--no-bias", help="Hidden biases.")] = True,
     end_time: Annotated[float, typer.Option(help="Flow time at which to stop.")] = 100.0,
-    gradient_norm: Annotated[float, typer.Option(help="Gradient norm at which to stop.")] = 1e-3,
-    tolerance: Annotated[float, typer.Option(help="Relative tolerance of the integration.")] = 1e-3,
+    gradient_norm: Annotated[
+        float | None, typer.Option(help="Gradient norm at which to stop.", show_default="20 times the tolerance")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Relative tolerance of the integration.")] = 1e-4,
     seed: Seed = 0,
     out: Out = None,
     force: Force = False,
     json: Json = None,
 ):
     """Where does gradient flow on these data end, from many random starts?"""
-    _check_positive(width=width, inits=inits, end_time=end_time, gradient_norm=gradient_norm, tolerance=tolerance)
+    _check_positive(width=width, inits=inits, end_time=end_time, tolerance=tolerance)
+    gradient_norm = 20 * tolerance if gradient_norm is None else gradient_norm
+    _check_positive(gradient_norm=gradient_norm)
     _check_seed(seed)
     if tolerance >= 1:
         raise ValueError(f"--tolerance is {tolerance}: give a number between 0 and 1.")

@@ -38,6 +38,13 @@ if importlib.util.find_spec("hypothesis") is not None:
     hypothesis.settings.load_profile("relujax")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_functions_are_dropped():
+    """Linux lets a process hold 65530 memory maps, and every compiled function takes several: past that, it crashes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """What `-n auto` means: a worker a core, and no more than eight, each of which holds about a gigabyte."""

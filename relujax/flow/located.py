@@ -199,7 +199,7 @@ class Located(eqx.Module):
             state=state,
             activation=activation,
             pending=carry.pending._replace(neurons=carry.pending.neurons.at[neuron].set(False)),
-            slides=carry.slides + jnp.maximum(activation.slides - carry.activation.slides, 0),
+            slides=carry.slides + jnp.sum(activation.sliding & ~carry.activation.sliding),
         )
         if self.log_size:
             after = after._replace(log=carry.log.with_changes(carry.time, neuron, carry.activation, activation))

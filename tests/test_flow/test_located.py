@@ -40,7 +40,7 @@ def test_the_limit_of_small_scales_has_least_variation_norm(two_points):
     assert set(words(flow)) == {"converged"}
     norms = np.asarray(jnp.sum(flow.networks.amplitudes**2, axis=1) + jnp.sum(flow.networks.weights**2, axis=(1, 2))) / 2
     least = 1 / np.sqrt(5) + 1 / np.sqrt(1.25)
-    np.testing.assert_allclose(norms[scales <= 1e-9], least, atol=1e-9)
+    np.testing.assert_allclose(norms[scales <= 1e-9], least, rtol=0, atol=1e-9)
     excess = norms[:4] - least
     np.testing.assert_allclose(excess[:3] / excess[1:], 100, rtol=0.02)
 
@@ -51,7 +51,7 @@ def test_the_limit_function_is_two_relus_with_kinks_at_the_data(two_points):
     x = np.linspace(-3, 4, 71)
     found = jax.vmap(net)(jnp.stack([x, np.ones_like(x)], axis=1))
     exact = np.maximum(0.4 * x + 0.2, 0) - np.maximum(-0.4 * x + 0.8, 0)
-    np.testing.assert_allclose(found, exact, atol=1e-8)
+    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-8)
 
 
 def test_jump_times_grow_like_the_logarithm_of_the_scale(two_points):
@@ -59,7 +59,7 @@ def test_jump_times_grow_like_the_logarithm_of_the_scale(two_points):
     scales, flow = two_points
     small = scales <= 1e-4
     slopes = [np.polyfit(-np.log(scales[small]), times, 1)[0] for times in np.asarray(flow.level_times).T[:, small]]
-    np.testing.assert_allclose(slopes, [2 / np.sqrt(5), 2 / np.sqrt(1.25)], atol=1e-3)
+    np.testing.assert_allclose(slopes, [2 / np.sqrt(5), 2 / np.sqrt(1.25)], rtol=0, atol=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_balance_is_conserved_through_hundreds_of_kinks_and_slides(regression):
     _, nets, flow = regression
     assert np.all(flow.stats["kinks"] > 100)
     assert np.all(flow.stats["slides"] > 10)
-    np.testing.assert_allclose(rj.balance(flow.networks), rj.balance(nets), atol=1e-10)
+    np.testing.assert_allclose(rj.balance(flow.networks), rj.balance(nets), rtol=0, atol=1e-10)
 
 
 def test_the_event_log_is_in_order_and_its_transitions_fit_together(regression):
@@ -110,7 +110,7 @@ def test_energy_identity_through_kinks(regression):
     fine, weights = np.polynomial.legendre.leggauss(nodes)
     at_fine = np.einsum("qk,ikp->iqp", np.polynomial.chebyshev.chebvander(fine, nodes - 2), speed)
     work = np.sum(np.sum(at_fine**2, axis=2) @ weights * np.diff(edges) / 2)
-    np.testing.assert_allclose(work, float(loss(rj.take(nets, 0))) - float(flow.losses[0]), atol=1e-10)
+    np.testing.assert_allclose(work, float(loss(rj.take(nets, 0))) - float(flow.losses[0]), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -142,14 +142,14 @@ def test_sliding_to_a_least_squares_point():
     levels = (1 + (1 - np.array([0.1, 0.25, 0.5])) ** 2) / 4
     flow = rj.flow_ensemble(loss, nets, gradient_norm=1e-12, loss_levels=levels, record_events=5, **TIGHT)
     assert words(flow) == ["converged"]
-    np.testing.assert_allclose(flow.networks.weights[0, 0], [0.0, 1.0], atol=1e-12)
-    np.testing.assert_allclose(flow.networks.amplitudes[0, 0], 1.0, atol=1e-12)
-    np.testing.assert_allclose(flow.losses, 0.25, atol=1e-14)
+    np.testing.assert_allclose(flow.networks.weights[0, 0], [0.0, 1.0], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(flow.networks.amplitudes[0, 0], 1.0, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(flow.losses, 0.25, rtol=0, atol=1e-14)
     assert (int(flow.events.number[0]), int(flow.events.kind[0, 0])) == (1, EventKind.SLIDE)
     # small-start closed form of the approach: w₁ vanishes at this time, by bisection of it with 50 digits
-    np.testing.assert_allclose(flow.events.time[0, 0], 0.927968485, atol=1e-6)
+    np.testing.assert_allclose(flow.events.time[0, 0], 0.927968485, rtol=0, atol=1e-6)
     logits = np.log(np.array([0.1, 0.25, 0.5]) / (1 - np.array([0.1, 0.25, 0.5])))
-    np.testing.assert_allclose(np.diff(flow.level_times[0]), np.diff(logits), atol=1e-8)
+    np.testing.assert_allclose(np.diff(flow.level_times[0]), np.diff(logits), rtol=0, atol=1e-8)
 
 
 # three data in three dimensions: the first two push any positive neuron off, the third pulls it
@@ -178,8 +178,8 @@ def test_one_neuron_slides_along_two_boundaries():
     flow = corner_flow([w, -w], [np.linalg.norm(w), -np.linalg.norm(w)], gradient_norm=1e-11)
     assert words(flow) == ["converged"]
     assert {(0, 0), (0, 1)} <= slides_of(flow)
-    np.testing.assert_allclose(flow.networks.weights[0, 0], [0, 0, 1], atol=1e-11)
-    np.testing.assert_allclose(np.diff(flow.level_times[0])[0], logistic_time(flow), atol=1e-8)
+    np.testing.assert_allclose(flow.networks.weights[0, 0], [0, 0, 1], rtol=0, atol=1e-11)
+    np.testing.assert_allclose(np.diff(flow.level_times[0])[0], logistic_time(flow), rtol=0, atol=1e-8)
 
 
 def test_two_neurons_slide_along_the_same_boundaries():
@@ -188,9 +188,9 @@ def test_two_neurons_slide_along_the_same_boundaries():
     flow = corner_flow(w, np.linalg.norm(w, axis=1), gradient_norm=1e-11)
     assert words(flow) == ["converged"]
     assert slides_of(flow) == {(0, 0), (0, 1), (1, 0), (1, 1)}
-    np.testing.assert_allclose(jnp.sum(flow.networks.amplitudes[0] ** 2), 1.0, atol=1e-11)
-    np.testing.assert_allclose(flow.networks.weights[0, :, :2], 0, atol=1e-11)
-    np.testing.assert_allclose(np.diff(flow.level_times[0])[0], logistic_time(flow), atol=1e-8)
+    np.testing.assert_allclose(jnp.sum(flow.networks.amplitudes[0] ** 2), 1.0, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(flow.networks.weights[0, :, :2], 0, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(np.diff(flow.level_times[0])[0], logistic_time(flow), rtol=0, atol=1e-8)
 
 
 def test_simultaneous_arrivals_from_a_symmetric_start():
@@ -199,12 +199,12 @@ def test_simultaneous_arrivals_from_a_symmetric_start():
     flow = corner_flow(w, np.linalg.norm(w, axis=1), gradient_norm=1e-11)
     assert words(flow) == ["converged"]
     assert len(slides_of(flow)) == 4
-    np.testing.assert_allclose(flow.networks.weights[0, 0], flow.networks.weights[0, 1][jnp.array([1, 0, 2])], atol=1e-12)
+    np.testing.assert_allclose(flow.networks.weights[0, 0], flow.networks.weights[0, 1][jnp.array([1, 0, 2])], rtol=0, atol=1e-12)
     w = 1e-3 * np.array([[0.3, 0.3, 1.0], [0.1, 0.1, 1.0]])
     together = corner_flow(w, np.linalg.norm(w, axis=1), gradient_norm=1e-11)
     assert words(together) == ["converged"]
     assert len(slides_of(together)) == 4
-    np.testing.assert_allclose(together.networks.weights[0, :, :2], 0, atol=1e-11)
+    np.testing.assert_allclose(together.networks.weights[0, :, :2], 0, rtol=0, atol=1e-11)
 
 
 def euler_end(loss, net, end_time, steps):
@@ -223,7 +223,7 @@ def test_an_exit_is_located_when_the_residual_on_the_boundary_changes_sign():
     net = rj.ShallowReLU(jnp.array([0.1 * positive, 0.5 * negative]), jnp.array([0.1, -0.5]))
     ends = [euler_end(CORNER, net, 9.0, steps) for steps in (100_000, 200_000)]
     extrapolated = 2 * ends[1] - ends[0]
-    np.testing.assert_allclose(rj.ravel(rj.take(flow.networks, 0)), extrapolated, atol=2e-4)
+    np.testing.assert_allclose(rj.ravel(rj.take(flow.networks, 0)), extrapolated, rtol=0, atol=2e-4)
     residual = float(CORNER.outputs(rj.take(flow.networks, 0))[0] + 1.0)
     assert residual < 0.5
 

@@ -26,7 +26,7 @@ def test_the_closed_form_agrees_with_following_every_kink():
     np.testing.assert_array_equal(jumped.stats["kinks"], followed.stats["kinks"])
     np.testing.assert_array_equal(jumped.stats["slides"], followed.stats["slides"])
     assert np.all(jumped.stats["steps"] < followed.stats["steps"])
-    np.testing.assert_allclose(rj.ravel(jumped.networks), rj.ravel(followed.networks), atol=1e-8)
+    np.testing.assert_allclose(rj.ravel(jumped.networks), rj.ravel(followed.networks), rtol=0, atol=1e-8)
 
 
 def test_the_excess_of_partially_aligned_neurons_falls_with_the_exponent_of_theory():
@@ -87,25 +87,30 @@ def test_the_half_time_has_the_slope_of_the_first_moment(teacher_neuron):
 
 
 def test_without_amplitudes_the_flow_ends_at_the_linear_spline():
-    """Adaptive regime, a = 0 and |w| = 1/√m: all strength gathers at knots on the samples (Williams et al. 2019)."""
+    """Adaptive regime, a = 0 and |w| = 1/√m: all strength gathers at knots on the samples (Williams et al. 2019).
+
+    Where the directions leave a sample without neurons the flow ends at a least-squares fit of the others; of these draws,
+    some do and some do not.
+    """
     x = np.array([-0.8, -0.45, -0.1, 0.3, 0.75])
     y = np.array([0.5, -0.4, 0.9, -0.2, 0.6])
-    angles = 2 * np.pi * (np.arange(60) + 0.37) / 60
-    net = rj.ShallowReLU(
-        jnp.array(np.cos(angles)[None, :, None] / np.sqrt(60)), jnp.zeros((1, 60)), jnp.array(np.sin(angles)[None] / np.sqrt(60))
-    )
+    angles = jax.random.uniform(jax.random.key(0), (8, 60), maxval=2 * np.pi)
+    nets = rj.ShallowReLU(jnp.cos(angles)[..., None] / 60**0.5, jnp.zeros((8, 60)), jnp.sin(angles) / 60**0.5)
     loss = rj.problems.univariate(jnp.array(x), jnp.array(y))
-    flow = rj.flow_ensemble(loss, net, gradient_norm=1e-10, **TIGHT)
-    assert words(flow) == ["converged"]
-    assert flow.losses[0] < 1e-18
-    assert flow.stats["slides"][0] > 20
-    end = rj.take(flow.networks, 0)
-    grid = np.linspace(x[0], x[-1], 400)
-    np.testing.assert_allclose(jax.vmap(end)(grid[:, None]), np.interp(grid, x, y), atol=1e-6)
-    strength = np.asarray(jnp.abs(end.amplitudes) * jnp.hypot(end.weights[:, 0], end.biases))
-    inside = np.abs(np.asarray(rj.kinks(end))) < 0.8
-    far = np.min(np.abs(np.asarray(rj.kinks(end))[:, None] - x), axis=1) > 1e-6
-    assert np.sum(strength[inside & far]) < 1e-6 * np.sum(strength)
+    flow = rj.flow_ensemble(loss, nets, end_time=1e4, gradient_norm=1e-10, **TIGHT)
+    assert set(words(flow)) == {"converged"}
+    fits = np.flatnonzero(flow.losses < 1e-18)
+    assert len(fits) > 0
+    for draw in fits:
+        assert flow.stats["slides"][draw] > 20
+        end = rj.take(flow.networks, draw)
+        grid = np.linspace(x[0], x[-1], 400)
+        np.testing.assert_allclose(jax.vmap(end)(grid[:, None]), np.interp(grid, x, y), rtol=0, atol=1e-6)
+        strength = np.asarray(jnp.abs(end.amplitudes) * jnp.hypot(end.weights[:, 0], end.biases))
+        knots = np.asarray(rj.kinks(end))
+        inside = (knots > x[0]) & (knots < x[-1])
+        far = np.min(np.abs(knots[:, None] - x), axis=1) > 1e-6
+        assert np.sum(strength[inside & far]) < 1e-6 * np.sum(strength)
 
 
 def awkward():
