@@ -148,9 +148,7 @@ def roofline() -> str:
             seconds = _step_seconds(loss, nets)
             rate = 6 * flops / seconds
             rows.append([f"{name} step of Tsit5", f"{1e6 * seconds:.3g}", f"{rate / 1e9:.3g}", f"{100 * rate / peak:.0f} %"])
-    notes = (
-        f"One core, float64; two 512 × 512 matrices are multiplied at {peak / 1e9:.3g} GF/s. Flops of the field: n m (4 q + 8)."
-    )
+    notes = f"One core, float64; two 512 × 512 matrices multiply at {peak / 1e9:.3g} GF/s. Flops of the field: n m (4 q + 8)."
     return table("Roofline", ["what", "µs", "GF/s", "of the matrix product"], rows, notes)
 
 
@@ -172,10 +170,10 @@ def scaling(number: int = 512) -> str:
         return call
 
     seconds = interleaved({"1": on(cores[:1]), "2": on(cores[:2])}, 3)
-    rows = [
-        [name, f"{statistics.median(times):.3g}", f"{number / statistics.median(times):.3g}"] for name, times in seconds.items()
-    ]
-    notes = f"{number} networks of W1 by `locate` at rtol 1e-8: two cores are {ratio(seconds['1'], seconds['2'])} times one, by the clock."
+    clock = {name: statistics.median(times) for name, times in seconds.items()}
+    rows = [[name, f"{taken:.3g}", f"{number / taken:.3g}"] for name, taken in clock.items()]
+    gain = ratio(seconds["1"], seconds["2"])
+    notes = f"{number} networks of W1 by `locate` at rtol 1e-8, by the clock: two cores are {gain} times one."
     return table("Cores", ["cores", "seconds", "networks a second"], rows, notes)
 
 

@@ -89,7 +89,7 @@ def torchdiffeq(loss, nets, end_time, rtol):
 def scipy_one_by_one(loss, nets, end_time, rtol, method="RK45"):
     """`scipy.integrate.solve_ivp`, network by network, with a NumPy field."""
     inputs, targets = np.asarray(loss.inputs), np.asarray(loss.targets)
-    number, m, d = nets.weights.shape
+    m, d = nets.weights.shape[1:]
     biased, n = nets.biases is not None, len(targets)
     starts = np.asarray(rj.ravel(nets))
 
