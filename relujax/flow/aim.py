@@ -18,6 +18,8 @@ from .steppers import Step
 
 # a step that is this much too inaccurate has met a kink; below, shrinking it is cheaper than an approach
 _TOO_INACCURATE = 30.0
+# where a step crosses more boundaries than this, no single one makes it inaccurate
+_FEW = 8
 # what is left to a kink that was seen across a whole step, and to one that is near: inner stages reach a little ahead
 _LEFT_FAR, _LEFT_NEAR = 0.05, 0.02
 # steps of an approach before it is given up: a neuron that slides is always about to cross
@@ -47,7 +49,8 @@ def aimed_length(field: Field, step: Step, length, aim: Aim, error, accepted, us
         # the error of a step across is proportional to its length
         across = length * jnp.clip(0.9 / error, 1e-5, 0.9)
         aimed = jnp.maximum((1 - _LEFT_FAR) * jnp.minimum(there, length), across)
-        in_sight = jnp.any(crosses) & (error > _TOO_INACCURATE) & jnp.isfinite(error)
+        met = jnp.sum(crosses)
+        in_sight = (met > 0) & (met <= _FEW) & (error > _TOO_INACCURATE) & jnp.isfinite(error)
         following = aim._replace(resume=jnp.maximum(aim.resume, length))
         return jnp.where(in_sight, aimed, usual), jax.tree.map(lambda a, b: jnp.where(in_sight, a, b), following, aim)
 
