@@ -16,4 +16,4 @@ def require_x64(what: str, *arrays) -> None:
     for array in jax.tree.leaves(arrays):
         dtype = jnp.asarray(array).dtype
         if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 64:
-            raise ValueError(f"{what} needs float64 and was given {dtype}: cast with .astype('float64') before the call.")
+            raise ValueError(f"{what} needs float64 and was given {dtype}: make every array of network and loss float64 first.")

@@ -293,6 +293,9 @@ def main(argv: list[str] | None = None) -> None:
         # typer's usage errors; which package defines them depends on its version
         if not hasattr(error, "format_message"):
             raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message(), file=sys.stderr)
+            sys.exit(2)
         _fail(_usage(error.format_message().rstrip("."), argv), 2)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -353,7 +356,8 @@ def _students(text, k):
 def _check_positive(**values):
     for name, value in values.items():
         if not 0 < value < math.inf:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}: give a finite number above 0.")
+            kind = "whole" if isinstance(value, int) else "finite"
+            raise ValueError(f"--{name.replace('_', '-')} is {value}: give a {kind} number above 0.")
 
 
 def _check_seed(seed):

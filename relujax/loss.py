@@ -130,8 +130,7 @@ class EmpiricalLoss(AbstractLoss):
             raise ValueError(f"targets have shape {targets} and inputs {shape}: one target a datum is needed, shape {shape[:1]}.")
 
     def __call__(self, net):
-        outputs = jnp.where((z := preactivations(net, self.inputs)) > 0, z, 0.0) @ net.amplitudes
-        return jnp.mean(self.criterion.value(outputs, self.targets))
+        return jnp.mean(self.criterion.value(self.outputs(net), self.targets))
 
     def gradient(self, net):
         # the longer of data and neurons, but for a factor, runs along the rows: up to twice as fast on a CPU
@@ -191,6 +190,7 @@ class EmpiricalLoss(AbstractLoss):
         return jnp.concatenate([correlations, jnp.sum(back, axis=0)[:, None]], axis=1)
 
     def _layer(self, net):
+        _check_one(net, self.inputs.shape[1], "the data")
         z = preactivations(net, self.inputs)
         active = z > 0
         return active, jnp.where(active, z, 0.0)
@@ -263,14 +263,20 @@ class PopulationLoss(AbstractLoss):
     def sum_of_neurons(self, net):
         """The kernel, the student's hidden vectors, and f − f* as one sum of neurons: its vectors and coefficients."""
         teacher = self.teacher
-        if net.dim != teacher.dim:
-            raise ValueError(f"the student has {net.dim} inputs and the teacher {teacher.dim}: they must be equal.")
+        _check_one(net, teacher.dim, "the teacher")
         coefficients = jnp.concatenate([net.amplitudes, -jnp.asarray(teacher.amplitudes)])
         if net.biases is None and teacher.biases is None:
             rows = jnp.asarray(net.weights)
             return arccos, rows, jnp.concatenate([rows, teacher.weights]), coefficients
         rows = _with_bias_column(net)
         return biased_arccos, rows, jnp.concatenate([rows, _with_bias_column(teacher)]), coefficients
+
+
+def _check_one(net, dim, other):
+    if net.weights.ndim != 2:
+        raise ValueError(f"the weights have shape {net.weights.shape}: one network (m, d) is needed; jax.vmap takes a stack.")
+    if net.dim != dim:
+        raise ValueError(f"the network has {net.dim} inputs and {other} {dim}: they must be equal.")
 
 
 def _with_bias_column(net):

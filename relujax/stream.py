@@ -42,7 +42,8 @@ def flow_stream(
     **Returns:** the folder, whose parts, of one batch each as `Ensemble.to_xarray` has it, `relujax.runs.iterate_run` reads one
     after another.
 
-    **Raises:** `ValueError` for numbers below 1, for a folder that holds something else, and what `flow_ensemble` raises.
+    **Raises:** `ValueError` for numbers below 1, for a folder that holds anything else, a finished run too, for a law that gives
+    another number of starts, and what `flow_ensemble` raises.
 
     ```python
     >>> import functools, tempfile, relujax as rj
@@ -76,7 +77,10 @@ def flow_stream(
 
 
 def _follow(loss, draw, first, count, keep_networks, progress, options):
-    ends = flow_ensemble(loss, draw(first=first, number=count), progress=progress, **options).to_xarray()
+    starts = draw(first=first, number=count)
+    if starts.weights.shape[0] != count:
+        raise ValueError(f"draw(first={first}, number={count}) gave weights {starts.weights.shape}: {count} networks are needed.")
+    ends = flow_ensemble(loss, starts, progress=progress, **options).to_xarray()
     if not keep_networks:
         ends = ends.drop_vars(["weights", "amplitudes", "biases"], errors="ignore")
     return ends.assign_coords(start=np.arange(first, first + count))

@@ -13,9 +13,9 @@ from jaxtyping import Float
 
 from .._precision import require_x64
 from ..loss import AbstractLoss, EmpiricalLoss, SquaredError
-from ..network import RealArray, ShallowReLU, hidden_vectors
+from ..network import RealArray, ShallowReLU, hidden_vectors, take
 from ..parallel import Progress, chunk_size, map_chunks, map_first
-from .checks import check_flow
+from .checks import check_flow, check_stops
 from .follow import Method, Plan
 from .integrate import Limits
 from .observe import Observable, named
@@ -40,7 +40,7 @@ def flow_ensemble(
     gradient_norm: float | None = None,
     rtol: float = 1e-6,
     atol: float = 1e-6,
-    solver: diffrax.AbstractERK | AbstractStepper | AbstractPieces | None = None,
+    solver: diffrax.AbstractSolver | AbstractStepper | AbstractPieces | None = None,
     kinks: Literal["auto", "step", "locate"] = "auto",
     max_steps: int = 100_000,
     save_at: Float[RealArray, " s"] | None = None,
@@ -68,7 +68,8 @@ def flow_ensemble(
       neurons slide along boundaries that push them back from both sides (the flow is the Filippov solution of the
       differential inclusion); `"step"` steps over kinks and leaves them to the error control. `"auto"` locates from
       rtol 1e-6 on downwards in double precision, unless neurons times data exceed 200 000.
-    - `save_at`: ascending times at which the loss and the observables are recorded.
+    - `save_at`: ascending times at which the loss and the observables are recorded; at times that a network does not reach
+      they are those of its end.
     - `observe`: callables of one network, by name or in a sequence (then named by themselves).
     - `loss_levels`: levels whose first passage is timed, by root finding inside the step, in `level_times`.
     - `record_events`: how many events a network are kept in `events`; needs located kinks.
@@ -78,8 +79,8 @@ def flow_ensemble(
 
     **Returns:** an `Ensemble`. A network that fails says so in its `status`; nothing is raised for it.
 
-    **Raises:** `ValueError` for an unstacked network, times or tolerances out of range, implicit solvers, and located kinks in
-    single precision or for a loss that has none.
+    **Raises:** `ValueError` for an unstacked network, for times, tolerances or levels out of range, for solvers that are not
+    explicit Runge–Kutta methods, and for located kinks in single precision or of a loss that has none.
 
     On a CPU, chunks of the ensemble go to one worker thread a core; with several devices, each chunk goes to the next
     device, through the same compiled function.
@@ -95,6 +96,9 @@ def flow_ensemble(
     ```
     """
     times = check_flow(nets, stacked=True, end_time=end_time, rtol=rtol, atol=atol, max_steps=max_steps, save_at=save_at)
+    check_stops(end_time=end_time, gradient_norm=gradient_norm, loss_levels=loss_levels, block=block)
+    # a network that the loss has no use for is refused before anything compiles
+    jax.eval_shape(loss, take(nets, 0))
     number, dtype = nets.weights.shape[0], jnp.asarray(nets.weights).dtype
     if gradient_norm is None:
         gradient_norm = 0.0 if np.all(np.isfinite(end_time)) else _FLOOR * (rtol + atol)
@@ -156,10 +160,10 @@ def _method(loss, nets, kinks, solver, rtol, atol, gradient_norm, record_events)
         raise ValueError(
             f"{type(solver).__name__} locates kinks and kinks is {kinks!r}: give a diffrax solver to step over them."
         )
+    if record_events < 0 or record_events != int(record_events):
+        raise ValueError(f"record_events is {record_events}: give how many events to keep.")
     if record_events and not locates:
         raise ValueError(f"record_events is {record_events} and kinks are stepped over: give kinks='locate' as well.")
-    if record_events < 0:
-        raise ValueError(f"record_events is {record_events}: give how many events to keep.")
     finishes = double and 0 < gradient_norm < _FLOOR * (rtol + atol)
     return Method(
         stepper=None if locates else _stepper(solver),
@@ -189,9 +193,10 @@ def _stepper(solver):
 def _pieces(loss, solver):
     if isinstance(solver, AbstractPieces):
         return solver
-    if isinstance(loss.criterion, SquaredError) and not isinstance(solver, diffrax.AbstractERK):
-        return Taylor()
-    return RungeKuttaPieces(solver if isinstance(solver, diffrax.AbstractERK) else diffrax.Tsit5())
+    # a stepper leaves only the finish to pieces
+    if solver is None or isinstance(solver, AbstractStepper):
+        return Taylor() if isinstance(loss.criterion, SquaredError) else RungeKuttaPieces(diffrax.Tsit5())
+    return RungeKuttaPieces(solver)
 
 
 def _block(loss, nets, method):

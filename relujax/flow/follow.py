@@ -13,10 +13,10 @@ from .field import Field
 from .finish import finish_smooth
 from .inclusion import Inclusion
 from .integrate import RUNNING, Limits, integrate
-from .located import EventLog, Located
+from .located import Located
 from .observe import Observable
 from .pieces import AbstractPieces
-from .record import Recorder
+from .record import EventLog, Recorder
 from .status import FlowStatus
 from .steppers import AbstractStepper
 
@@ -78,7 +78,14 @@ class Plan(eqx.Module):
     def _over_kinks(self, field, stepper, net, limits, recorder):
         end = integrate(field, stepper, net, limits, recorder)
         network = unravel(net, end.state)
-        stats = {"steps": end.steps, "rejected": end.rejected, "field_evaluations": end.evaluations}
+        none = jnp.zeros_like(end.steps)
+        stats = {
+            "steps": end.steps,
+            "rejected": end.rejected,
+            "field_evaluations": end.evaluations,
+            "kinks": none,
+            "slides": none,
+        }
         return self._followed(network, end, jnp.linalg.norm(end.velocity), stats, recorder), end
 
     def _through_kinks(self, field, net, limits, recorder):

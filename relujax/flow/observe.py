@@ -198,6 +198,13 @@ def _normalised(rows):
 
 
 def named(loss: AbstractLoss, observe: Mapping[str, Observable] | Sequence[Observable]) -> tuple[tuple[str, Observable], ...]:
-    """The loss and observables with their names, those of a sequence under their own."""
-    pairs = observe.items() if isinstance(observe, Mapping) else ((function.__name__, function) for function in observe)
-    return ("loss", loss), *(pair for pair in pairs if pair[0] != "loss")
+    """The loss and observables with their names, those of a sequence under their own.
+
+    **Raises:** `ValueError` when two have one name, or another one than the loss has the name `loss`.
+    """
+    pairs = observe.items() if isinstance(observe, Mapping) else [(function.__name__, function) for function in observe]
+    names = ["loss", *(name for name, _ in pairs)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two observables are named {twice!r}: give observe as a mapping with names of their own.")
+    return ("loss", loss), *pairs

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from ..loss import SquaredError
 from .inclusion import Activation, Inclusion, State
+from .steppers import combine, one_tableau
 
 _SAFETY = 0.8
 _SHORTEST, _LONGEST = 0.2, 5.0
@@ -178,13 +179,13 @@ class RungeKuttaPieces(AbstractPieces):
         tableau = one_tableau(self.solver)
         stages = [inclusion.rates(state.z, state.amplitudes, activation)]
         for row in tableau.a_lower:
-            z = state.z + longest * _combine(row, [stage.z for stage in stages])
-            amplitudes = state.amplitudes + longest * _combine(row, [stage.amplitudes for stage in stages])
+            z = state.z + longest * combine(row, [stage.z for stage in stages])
+            amplitudes = state.amplitudes + longest * combine(row, [stage.amplitudes for stage in stages])
             stages.append(inclusion.rates(z, amplitudes, activation))
         error = relative_size(
             inclusion,
-            longest * _combine(tableau.b_error, [stage.z for stage in stages]),
-            longest * _combine(tableau.b_error, [stage.amplitudes for stage in stages]),
+            longest * combine(tableau.b_error, [stage.z for stage in stages]),
+            longest * combine(tableau.b_error, [stage.amplitudes for stage in stages]),
             neuron_sizes(state),
         )
         weights = jnp.asarray(np.array(self._weights), state.z.dtype)  # (rows, stages)
@@ -221,13 +222,6 @@ class RungeKuttaPieces(AbstractPieces):
         return piece.length * jnp.where(jnp.isfinite(piece.error), factor, _SHORTEST)
 
 
-def one_tableau(solver: diffrax.AbstractERK) -> diffrax.ButcherTableau:
-    """The Butcher tableau of a solver of plain ordinary differential equations."""
-    if not isinstance(solver.tableau, diffrax.ButcherTableau):
-        raise ValueError(f"{type(solver).__name__} has several tableaus: give an explicit Runge–Kutta solver with one.")
-    return solver.tableau
-
-
 def dense_weights(solver: diffrax.AbstractERK) -> tuple[tuple[float, ...], ...]:
     """The dense output of an explicit Runge–Kutta method as polynomials: row k holds what multiplies θ^k of each stage.
 
@@ -254,7 +248,3 @@ def _fitted(function, rows):
     nodes = (1 - np.cos(np.pi * (np.arange(rows) + 0.5) / rows)) / 2
     values = jnp.stack([function(float(node)) for node in nodes])
     return list(jnp.asarray(np.linalg.inv(np.vander(nodes, increasing=True)), values.dtype) @ values)
-
-
-def _combine(row, stages):
-    return sum(float(weight) * stage for weight, stage in zip(row, stages, strict=False) if weight != 0)

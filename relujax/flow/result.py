@@ -29,7 +29,8 @@ class Trajectory(AbstractFlow):
 
     `networks` is the network at the end; `path`, a stack of networks along `save_times`, is there when times were asked for,
     with its losses in `observed["loss"]`. `times`, `losses`, `gradient_norms` and `status` are scalars that describe the
-    end. `stats` counts `steps` and `rejected`.
+    end. `stats` counts `steps`, `rejected`, `field_evaluations` where an explicit Runge–Kutta method makes a known number of them
+    a step, and the `kinks` and `slides` that were located, here none.
     """
 
     networks: ShallowReLU
@@ -53,9 +54,9 @@ class Ensemble(AbstractFlow):
     `networks` (a stack), `times`, `losses`, `gradient_norms` and `status` (members of `FlowStatus`), each of leading axis B,
     describe the ends; on kinks the gradient norm is that of the least-norm element of Clarke's set. `observed` maps names to
     arrays `(B, s, ...)` along `save_times`; `level_times` (B, l) are the times at which the loss first passed the levels asked
-    for, infinite where it did not. `stats` counts, per network, `steps`, `rejected` and `field_evaluations`, and where kinks
-    are located `kinks`, `slides`, the `finish_distance` that was not flowed but solved for, and the `finish_conditioning` of
-    the kernel there. `events`, where asked for, are an `EventLog`.
+    for, infinite where it did not. `stats` counts, per network, `steps`, `rejected`, `field_evaluations`, and the `kinks` and
+    `slides` that were located; where a finish was possible, `finish_distance` is the way that was not flowed but solved for,
+    and on data `finish_conditioning` that of the kernel there. `events`, where asked for, are an `EventLog`.
     """
 
     networks: ShallowReLU

@@ -1,6 +1,7 @@
 """One step of an explicit method with its error estimate: Runge–Kutta by diffrax's tableaux, and Runge–Kutta–Chebyshev."""
 
 import abc
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import diffrax
@@ -60,11 +61,8 @@ class RungeKutta(AbstractStepper):
     aims: ClassVar[bool] = True
 
     def __init__(self, solver: diffrax.AbstractERK):
-        if not isinstance(solver, diffrax.AbstractERK) or not isinstance(solver.tableau, diffrax.ButcherTableau):
-            raise ValueError(
-                f"an ensemble cannot step with {type(solver).__name__}: give an explicit Runge-Kutta solver such as "
-                "diffrax.Tsit5(), or Chebyshev()."
-            )
+        # refuses at once what has no tableau
+        one_tableau(solver)
         self.solver = solver
         self.error_order = int(solver.order(diffrax.ODETerm(lambda t, y, args: y)) or 1)
 
@@ -72,17 +70,17 @@ class RungeKutta(AbstractStepper):
         return None
 
     def step(self, field, state, velocity, length, memory):
-        tableau: Any = self.solver.tableau
+        tableau = one_tableau(self.solver)
         stages = [length * velocity]
         for row in tableau.a_lower:
-            stages.append(length * field(state + _combine(row, stages)))
-        end = state + _combine(tableau.b_sol, stages)
+            stages.append(length * field(state + combine(row, stages)))
+        end = state + combine(tableau.b_sol, stages)
         evaluations = len(tableau.a_lower)
         if tableau.fsal:
             after = stages[-1] / length
         else:
             after, evaluations = field(end), evaluations + 1
-        error = _combine(tableau.b_error, stages)
+        error = combine(tableau.b_error, stages)
         dense = jnp.stack(stages)
         return Step(state, velocity, end, after, error, jnp.asarray(evaluations), dense), memory
 
@@ -91,7 +89,19 @@ class RungeKutta(AbstractStepper):
         return piece.evaluate(fraction)
 
 
-def _combine(row, stages):
+def one_tableau(solver: diffrax.AbstractERK) -> diffrax.ButcherTableau:
+    """The Butcher tableau of an explicit Runge–Kutta method.
+
+    **Raises:** `ValueError` for anything else.
+    """
+    if not isinstance(solver, diffrax.AbstractERK) or not isinstance(solver.tableau, diffrax.ButcherTableau):
+        name = f"the class {solver.__name__}" if isinstance(solver, type) else f"a {type(solver).__name__}"
+        raise ValueError(f"an ensemble cannot step with {name}: give an explicit Runge–Kutta solver such as diffrax.Tsit5().")
+    return solver.tableau
+
+
+def combine(row: np.ndarray, stages: Sequence[Array]) -> Any:
+    """The sum of stages weighted by a row of a tableau."""
     return sum(float(weight) * stage for weight, stage in zip(row, stages, strict=False) if weight != 0)
 
 

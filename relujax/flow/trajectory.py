@@ -3,6 +3,7 @@
 import diffrax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optimistix as optx
 from jaxtyping import Float
 
@@ -43,8 +44,8 @@ def gradient_flow(
     **Returns:** a `Trajectory`. Gradients go through it: `jax.grad` of a function of the end is the derivative along the flow,
     in the network and in the arrays of the loss. On an empirical loss this ignores what moves the times of the kinks.
 
-    **Raises:** `ValueError` for a stack, for times or tolerances out of range, and for `diffrax.BacksolveAdjoint`: integrated
-    backwards, gradient flow is unstable.
+    **Raises:** `ValueError` for a stack, for times or tolerances out of range, for a solver without an error estimate, and for
+    `diffrax.BacksolveAdjoint`: integrated backwards, gradient flow is unstable.
 
     ```python
     >>> import jax, jax.numpy as jnp, relujax as rj
@@ -57,14 +58,16 @@ def gradient_flow(
     """
     if isinstance(adjoint, diffrax.BacksolveAdjoint):
         raise ValueError("BacksolveAdjoint follows gradient flow backwards, which is unstable: leave adjoint out.")
+    solver = diffrax.Tsit5() if solver is None else solver
     plain = save_at if not isinstance(save_at, diffrax.SaveAt) else None
     times = check_flow(net, stacked=False, end_time=end_time, rtol=rtol, atol=atol, max_steps=max_steps, save_at=plain)
+    _check_reach(end_time, times, solver)
     keep = save_at if isinstance(save_at, diffrax.SaveAt) else diffrax.SaveAt(ts=times) if times.size else None
     end_only = diffrax.SubSaveAt(t1=True)
     field = Field(loss, jax.tree.map(jnp.asarray, net))
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, state, field: field(state)),
-        diffrax.Tsit5() if solver is None else solver,
+        solver,
         t0=0.0,
         t1=end_time,
         dt0=None,
@@ -85,14 +88,30 @@ def gradient_flow(
         losses=loss(end),
         gradient_norms=jnp.linalg.norm(ravel(loss.gradient(end))),
         status=_status(solution.result, states["end"]),
-        stats={
-            "steps": solution.stats["num_steps"],
-            "rejected": solution.stats["num_rejected_steps"],
-        },
+        stats=_stats(solution, solver),
         observed={} if path is None else {"loss": jax.vmap(loss)(path)},
         save_times=times_kept.get("path"),
         path=path,
     )
+
+
+def _check_reach(end_time, times, solver):
+    if not np.isfinite(end_time):
+        raise ValueError(f"end_time is {end_time}: give a finite time; flow_ensemble stops at a gradient norm.")
+    if times.size and times[-1] > end_time:
+        raise ValueError(f"save_at goes up to {float(times[-1])} and end_time is {end_time}: save within the flow.")
+    if not isinstance(solver, diffrax.AbstractAdaptiveSolver):
+        raise ValueError(f"{type(solver).__name__} has no error estimate: give an adaptive solver such as diffrax.Tsit5().")
+
+
+def _stats(solution, solver):
+    steps, none = solution.stats["num_steps"], jnp.zeros_like(solution.stats["num_steps"])
+    stats = {"steps": steps, "rejected": solution.stats["num_rejected_steps"], "kinks": none, "slides": none}
+    if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):
+        # the last stage of a step may be the first of the next one; one more evaluation sets the first step
+        shared = int(solver.tableau.fsal)
+        stats["field_evaluations"] = 1 + shared + steps * (solver.tableau.num_stages - shared)
+    return stats
 
 
 def _status(result, end):

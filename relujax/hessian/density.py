@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 from .._extras import extra
 from .._precision import require_x64
 from ..loss import AbstractLoss, EmpiricalLoss, PopulationLoss
-from ..network import ShallowReLU, number_of_parameters
+from ..network import ShallowReLU, is_stacked, number_of_parameters, take
 from .matrix_free import krylov, leading_block
 from .solver import one_blas_thread
 
@@ -22,32 +22,37 @@ class Density(eqx.Module):
     """A spectral density as a weighted sum of points: `nodes`, ascending, and `weights`, which add up to 1.
 
     `trace` is the exact one of the Hessian, which the weights reproduce; `trace_estimate` is what they gave before they did,
-    and tells by its distance how good the probes were. `parameters` is p.
+    and tells by its distance how good the probes were. `parameters` is p. Of a stack of networks everything but p has a
+    leading axis.
     """
 
-    nodes: Float[np.ndarray, " s"]
-    weights: Float[np.ndarray, " s"]
-    trace: float
-    trace_estimate: float
+    nodes: Float[np.ndarray, "*batch s"]
+    weights: Float[np.ndarray, "*batch s"]
+    trace: Float[np.ndarray, "*batch"]
+    trace_estimate: Float[np.ndarray, "*batch"]
     parameters: int
 
-    def mass(self, low: float = -np.inf, high: float = np.inf) -> float:
+    def mass(self, low: float = -np.inf, high: float = np.inf) -> Float[np.ndarray, "*batch"]:
         """The share of eigenvalues between `low` and `high`."""
-        return float(np.sum(self.weights[(self.nodes >= low) & (self.nodes <= high)]))
+        inside = (self.nodes >= low) & (self.nodes <= high)
+        return np.asarray(np.sum(np.where(inside, self.weights, 0.0), axis=-1))
 
-    def __call__(self, grid: Float[np.ndarray, " g"], width: float) -> Float[np.ndarray, " g"]:
+    def __call__(self, grid: Float[np.ndarray, " g"], width: float) -> Float[np.ndarray, "*batch g"]:
         """The density on a grid, every node spread out as a Gaussian of standard deviation `width`."""
-        bells = np.exp(-(((grid[:, None] - self.nodes) / width) ** 2) / 2) / (width * np.sqrt(2 * np.pi))
-        return bells @ self.weights
+        apart = (grid[:, None] - self.nodes[..., None, :]) / width
+        bells = np.exp(-(apart**2) / 2) / (width * np.sqrt(2 * np.pi))
+        return np.sum(bells * self.weights[..., None, :], axis=-1)
 
 
-def density(loss: AbstractLoss, net: ShallowReLU, *, key: Key[Array, ""], probes: int = 8, depth: int = 60) -> Density:
-    """The spectral density from `probes` random vectors and `probes * depth` products with the Hessian.
+def density(loss: AbstractLoss, nets: ShallowReLU, *, key: Key[Array, ""], probes: int = 8, depth: int = 60) -> Density:
+    """The spectral density of a network, or of every network of a stack, from `probes` random vectors and `probes * depth` products with the Hessian.
 
     Each probe gives a Gauss quadrature of the density (Golub and Meurant 2010; Ghorbani, Krishnan and Xiao 2019). Their mean
     is calibrated to the exact trace, known in closed form for the losses of this package: weights are multiplied by
     `exp(t node)` with the one t that makes it so. That moves mass among the few large eigenvalues, which random probes
     miscount most, and hardly any near zero.
+
+    **Returns:** a `Density`. The networks of a stack are probed with vectors of their own.
 
     **Raises:** `ValueError` in single precision; `ImportError` without matfree.
 
@@ -55,27 +60,40 @@ def density(loss: AbstractLoss, net: ShallowReLU, *, key: Key[Array, ""], probes
     >>> import jax, jax.numpy as jnp, relujax as rj
     >>> net = rj.ShallowReLU(jnp.eye(8), jnp.ones(8), train=("weights",))
     >>> found = density(rj.PopulationLoss(net), net, key=jax.random.key(0))
-    >>> round(found.trace, 12), round(float(64 * found.nodes @ found.weights), 9)
+    >>> round(float(found.trace), 12), round(float(64 * found.nodes @ found.weights), 9)
     (32.0, 32.0)
 
     ```
     """
-    require_x64("density", net)
-    p = number_of_parameters(net)
+    require_x64("density", nets)
+    if is_stacked(nets):
+        keys = jax.random.split(key, len(nets.weights))
+        return _stacked([density(loss, take(nets, i), key=one, probes=probes, depth=depth) for i, one in enumerate(keys)])
+    net, p = nets, number_of_parameters(nets)
     depth = min(depth, p)
     sampler: Any = extra("matfree.stochtrace", "spectra").sampler_normal(jnp.zeros(p), num=probes)
     matrices = np.asarray(krylov(loss, net, sampler(key), depth)[1])
-    nodes, weights = [], []
+    nodes, squares = [], []
     with one_blas_thread(depth):
         for matrix in matrices:
             values, vectors = np.linalg.eigh(leading_block(matrix))
             nodes.append(values)
-            weights.append(vectors[0] ** 2 / probes)
-    points, shares = np.concatenate(nodes), np.concatenate(weights)
+            squares.append(vectors[0] ** 2 / probes)
+    points, shares = np.concatenate(nodes), np.concatenate(squares)
     order = np.argsort(points)
     points, shares = points[order], shares[order]
     exact = hessian_trace(loss, net)
-    return Density(points, _calibrated(points, shares, exact / p), exact, float(p * points @ shares), p)
+    weights = _calibrated(points, shares, exact / p)
+    return Density(points, weights, np.asarray(exact), np.asarray(p * points @ shares), p)
+
+
+def _stacked(found):
+    """Densities with a leading axis, the shorter ones filled up with nodes of weight 0."""
+    size = max(len(one.nodes) for one in found)
+    nodes = [np.pad(one.nodes, (0, size - len(one.nodes)), mode="edge") for one in found]
+    weights = [np.pad(one.weights, (0, size - len(one.weights))) for one in found]
+    traces, estimates = (np.stack([getattr(one, name) for one in found]) for name in ("trace", "trace_estimate"))
+    return Density(np.stack(nodes), np.stack(weights), traces, estimates, found[0].parameters)
 
 
 def hessian_trace(loss: AbstractLoss, net: ShallowReLU) -> float:

@@ -11,12 +11,14 @@ from jaxtyping import Array, Float, Key
 from .._extras import extra
 from .._precision import require_x64
 from ..loss import AbstractLoss, EmpiricalLoss
-from ..network import ShallowReLU, number_of_parameters, ravel, unravel
+from ..network import ShallowReLU, is_stacked, number_of_parameters, ravel, unravel
 from .solver import one_blas_thread
 
 
-def linear_operator(loss: AbstractLoss, net: ShallowReLU):
+def linear_operator(loss: AbstractLoss, nets: ShallowReLU):
     """The map `v -> H v` over the trained parameters: `jax.linearize` of the gradient, which is computed once.
+
+    Of a stack of B networks it maps (B, p) to (B, p), every row by its own Hessian.
 
     ```python
     >>> import jax.numpy as jnp, relujax as rj
@@ -27,15 +29,16 @@ def linear_operator(loss: AbstractLoss, net: ShallowReLU):
     ```
     """
 
-    def value(vector):
+    def value(net, vector):
         return loss(unravel(net, vector))
 
-    def closed(vector):
+    def closed(net, vector):
         return ravel(loss.gradient(unravel(net, vector)))
 
     # over data the automatic gradient leaves less to do for each vector, otherwise the closed form does
-    gradient = jax.grad(value) if isinstance(loss, EmpiricalLoss) else closed
-    return jax.linearize(gradient, ravel(net))[1]
+    gradient = jax.grad(value, argnums=1) if isinstance(loss, EmpiricalLoss) else closed
+    gradient = jax.vmap(gradient) if is_stacked(nets) else gradient
+    return jax.linearize(lambda vectors: gradient(nets, vectors), ravel(nets))[1]
 
 
 class Extremes(NamedTuple):

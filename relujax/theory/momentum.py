@@ -64,7 +64,14 @@ def nesterov_mode(rate: float, times: Float[RealArray, " s"], *, r: float) -> Fl
 def kernel_residuals(
     kernel: Float[RealArray, "n n"], residuals: Float[RealArray, " n"], times: Float[RealArray, " s"], mode: Mode
 ) -> Float[np.ndarray, "s n"]:
-    """The residuals at `times` of linear dynamics with this kernel, whose modes follow `mode(rate, times)`."""
+    """The residuals at `times` of linear dynamics with this kernel, whose modes follow `mode(rate, times)`.
+
+    ```python
+    >>> kernel_residuals(np.diag([1.0, 2.0]), np.ones(2), np.array([np.log(2)]), gradient_flow_mode).round(12).tolist()
+    [[0.5, 0.25]]
+
+    ```
+    """
     rates, vectors = np.linalg.eigh(np.asarray(kernel, float))
     start = vectors.T @ np.asarray(residuals, float)
     # rounding makes rates of size 1e-17 negative, which nothing here allows
@@ -73,5 +80,12 @@ def kernel_residuals(
 
 
 def heavy_ball_rate(friction: float, smallest: float) -> float:
-    """The exponent at which the loss decays late under heavy ball, `b − Re √(b² − 4λ_min)`; largest at `b = 2√λ_min`."""
+    """The exponent at which the loss decays late under heavy ball, `b − Re √(b² − 4λ_min)`; largest at `b = 2√λ_min`.
+
+    ```python
+    >>> heavy_ball_rate(2.0, 1.0), round(heavy_ball_rate(4.0, 1.0), 3)
+    (2.0, 0.536)
+
+    ```
+    """
     return float(friction - np.sqrt(complex(friction**2 - 4 * smallest)).real)

@@ -34,8 +34,8 @@ def linear_regime(
     rate = np.linalg.norm(slope)
     direction = slope / rate if rate > 0 else slope
     along = weight @ direction
-    # cosh x − 1 without the cancellation at small x
     amplitudes = amplitude * np.cosh(rate * times) + along * np.sinh(rate * times)
+    # cosh x − 1 without the cancellation at small x
     gain = amplitude * np.sinh(rate * times) + along * 2 * np.sinh(rate * times / 2) ** 2
     return weight + gain[:, None] * direction, amplitudes
 
@@ -100,7 +100,7 @@ def logistic_growth(
     - `input_norm`, `target`: |x| and y > 0 of that datum.
     - `number`: how many data the loss averages over.
 
-    `U = (y/|x|) / (1 + ((y/|x|)/λ² − 1) e^{−2y|x|t/n})`; half of the limit is reached at `half_time`.
+    `U = (y/|x|) / (1 + ((y/|x|)/λ² − 1) e^{−2y|x|t/n})`; half of the limit is reached at `logistic_half_time`.
 
     ```python
     >>> half = logistic_half_time(scale=1e-6, input_norm=5**0.5, target=1.0)

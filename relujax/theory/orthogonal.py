@@ -43,7 +43,7 @@ class OrthogonalLimit(NamedTuple):
 def orthogonal_limit(inputs: Float[RealArray, "n d"], targets: Float[RealArray, " n"]) -> OrthogonalLimit:
     """Closed forms of the limit of vanishing initialisation on pairwise orthogonal inputs.
 
-    **Raises:** `ValueError` when two inputs are not orthogonal, and for targets that are 0.
+    **Raises:** `ValueError` when two inputs are not orthogonal, and for inputs and targets that are 0.
 
     ```python
     >>> import numpy as np
@@ -80,7 +80,7 @@ def excess_exponent(inputs: Float[RealArray, "n d"], targets: Float[RealArray, "
     fitted, a share of order `λ^{2(1 − |D_I|/|D|)}` of it; r is the largest of these ratios over proper parts and both
     classes. It is often close to 1: the exponent is then so small that the limit shows only below λ = 1e-20.
 
-    **Raises:** `ValueError` when two inputs are not orthogonal, and for targets that are 0.
+    **Raises:** `ValueError` when two inputs are not orthogonal, and for inputs and targets that are 0.
 
     ```python
     >>> import numpy as np
@@ -101,6 +101,8 @@ def excess_exponent(inputs: Float[RealArray, "n d"], targets: Float[RealArray, "
 def _orthogonal(inputs, targets):
     inputs, targets = np.asarray(inputs, float), np.asarray(targets, float)
     lengths = np.linalg.norm(inputs, axis=1)
+    if np.any(lengths == 0):
+        raise ValueError(f"input {int(np.argmin(lengths))} is 0: every input needs a direction.")
     cosines = inputs @ inputs.T / np.outer(lengths, lengths) - np.eye(len(inputs))
     if np.max(np.abs(cosines), initial=0.0) > 1e-10:
         i, j = np.unravel_index(np.argmax(np.abs(cosines)), cosines.shape)

@@ -37,7 +37,7 @@ def betti_numbers(inputs: int, outputs: int, positive: int, negative: int) -> li
 
 
 def components(inputs: int, outputs: int, positive: int, negative: int) -> int:
-    """How many connected components the invariant set has, its first Betti number.
+    """How many connected components the invariant set has, its zeroth Betti number.
 
     ```python
     >>> components(2, 1, 0, 2), components(1, 1, 2, 2)

@@ -116,7 +116,7 @@ def explicit_interpolant(inputs: Float[RealArray, " n"], targets: Float[RealArra
 
     ```
     """
-    x, y = _sorted_data(inputs, targets)
+    x, y = sorted_data(inputs, targets)
     jumps = np.diff(np.diff(y) / np.diff(x), prepend=0.0)
     weights = np.concatenate([[0.0], np.ones(len(jumps))])
     return ShallowReLU(weights[:, None], np.concatenate([[y[0]], jumps]), np.concatenate([[1.0], -x[:-1]]))
@@ -144,7 +144,7 @@ def minimum_norm_interpolant(inputs: Float[RealArray, " n"], targets: Float[Real
 
     ```
     """
-    x, y = _sorted_data(inputs, targets)
+    x, y = sorted_data(inputs, targets)
     knots = np.concatenate([x[:-1], x[1:]])
     sides = np.repeat([1.0, -1.0], len(x) - 1)
     bases = np.maximum(sides * (x[:, None] - knots), 0)
@@ -165,7 +165,13 @@ def _univariate(net):
     return np.asarray(net.weights)[:, 0], np.asarray(net.amplitudes), b
 
 
-def _sorted_data(inputs, targets):
+def sorted_data(
+    inputs: Float[RealArray, " n"], targets: Float[RealArray, " n"]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Data in the order of their inputs.
+
+    **Raises:** `ValueError` for fewer than two data and for equal inputs.
+    """
     order = np.argsort(np.asarray(inputs, float))
     x, y = np.asarray(inputs, float)[order], np.asarray(targets, float)[order]
     if len(x) < 2 or np.any(np.diff(x) == 0):

@@ -14,7 +14,14 @@ from ..network import RealArray
 
 
 def teacher_slope(inputs: Float[RealArray, "n d"], targets: Float[RealArray, " n"]) -> Float[np.ndarray, " d"]:
-    """`γ = 1/n Σ_i y_i x_i`, with which all neurons of positive amplitude align; they have grown at `ln(1/λ)/|γ|`."""
+    """`γ = 1/n Σ_i y_i x_i`, with which all neurons of positive amplitude align; they have grown at `ln(1/λ)/|γ|`.
+
+    ```python
+    >>> teacher_slope(np.eye(2), np.array([2.0, 1.0])).tolist()
+    [1.0, 0.5]
+
+    ```
+    """
     return np.asarray(targets, float) @ np.asarray(inputs, float) / len(targets)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from scipy.interpolate import PPoly
 
 from ..network import RealArray, ShallowReLU
+from .splines import sorted_data
 
 
 def reduce(net: ShallowReLU) -> tuple[Float[Array, " m"], Float[Array, " m"], Float[Array, " m"]]:
@@ -93,10 +94,7 @@ def kernel_interpolant(inputs: Float[RealArray, " n"], targets: Float[RealArray,
 
     ```
     """
-    order = np.argsort(np.asarray(inputs, float))
-    x, y = np.asarray(inputs, float)[order], np.asarray(targets, float)[order]
-    if len(x) < 2 or np.any(np.diff(x) == 0):
-        raise ValueError(f"the inputs are {x.tolist()}: give at least two, all different.")
+    x, y = sorted_data(inputs, targets)
     if np.max(np.abs(x)) > half_width:
         raise ValueError(f"an input is {x[np.argmax(np.abs(x))]}: all must lie in [-{half_width}, {half_width}].")
     shares = np.linalg.solve(_kernel(x[:, None], x, half_width), y) / (4 * half_width)
