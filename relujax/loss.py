@@ -133,6 +133,7 @@ class EmpiricalLoss(AbstractLoss):
         return jnp.mean(self.criterion.value(self.outputs(net), self.targets))
 
     def gradient(self, net):
+        _check_one(net, self.inputs.shape[1], "the data")
         # the longer of data and neurons, but for a factor, runs along the rows: up to twice as fast on a CPU
         if 4 * len(self.targets) < net.width:
             return self._gradient_by_data(net)

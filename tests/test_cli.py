@@ -244,6 +244,14 @@ def test_unreadable_and_foreign_run_folders_are_refused(tmp_path):
         runs.open_run(tmp_path / "run")
 
 
+@pytest.mark.parametrize("argv", [(), ("study",)])
+def test_a_bare_command_shows_its_help_line_by_line(call, argv):
+    code, out, err = call(*argv)
+    assert (code, out) == (2, "")
+    assert err.count("\n") > 5
+    assert "Commands" in err
+
+
 def test_several_values_after_one_option():
     assert _repeat_option(["census", "--neurons", "6", "8", "--inits", "5"], "--neurons") == [
         "census", "--neurons", "6", "--neurons", "8", "--inits", "5",

@@ -68,3 +68,9 @@ def test_a_part_of_a_law_is_that_part_of_the_whole():
     np.testing.assert_array_equal(part.amplitudes, whole.amplitudes[3:])
     with pytest.raises(ValueError, match="first is -1"):
         DRAW(first=-1, number=1)
+
+
+def test_a_law_that_draws_another_number_is_refused_and_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="3 networks are needed"):
+        rj.flow_stream(LOSS, lambda first, number: DRAW(number=1), number=3, out=tmp_path / "run", **OPTIONS)
+    assert not (tmp_path / "run").exists()

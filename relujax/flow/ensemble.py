@@ -21,7 +21,7 @@ from .integrate import Limits
 from .observe import Observable, named
 from .pieces import AbstractPieces, RungeKuttaPieces, Taylor
 from .result import Ensemble
-from .steppers import AbstractStepper, RungeKutta
+from .steppers import AbstractStepper, RungeKutta, one_tableau
 
 Observables = Mapping[str, Observable] | Sequence[Observable]
 
@@ -142,6 +142,8 @@ def _solve_chunk(plan, given, count, limits, block):
 def _method(loss, nets, kinks, solver, rtol, atol, gradient_norm, record_events):
     if kinks not in ("auto", "step", "locate"):
         raise ValueError(f"kinks is {kinks!r}: choose auto, step or locate.")
+    if solver is not None and not isinstance(solver, AbstractStepper | AbstractPieces):
+        one_tableau(solver)
     empirical, double = isinstance(loss, EmpiricalLoss), jnp.asarray(nets.weights).dtype == jnp.float64
     if kinks == "locate":
         if not empirical:

@@ -89,7 +89,7 @@ class RungeKutta(AbstractStepper):
         return piece.evaluate(fraction)
 
 
-def one_tableau(solver: diffrax.AbstractERK) -> diffrax.ButcherTableau:
+def one_tableau(solver: diffrax.AbstractSolver) -> diffrax.ButcherTableau:
     """The Butcher tableau of an explicit Runge–Kutta method.
 
     **Raises:** `ValueError` for anything else.

@@ -45,7 +45,7 @@ class Density(eqx.Module):
 
 
 def density(loss: AbstractLoss, nets: ShallowReLU, *, key: Key[Array, ""], probes: int = 8, depth: int = 60) -> Density:
-    """The spectral density of a network, or of every network of a stack, from `probes` random vectors and `probes * depth` products with the Hessian.
+    """The spectral density from `probes` random vectors and `probes * depth` products with the Hessian, of one network or many.
 
     Each probe gives a Gauss quadrature of the density (Golub and Meurant 2010; Ghorbani, Krishnan and Xiao 2019). Their mean
     is calibrated to the exact trace, known in closed form for the losses of this package: weights are multiplied by

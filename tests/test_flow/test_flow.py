@@ -291,6 +291,15 @@ def test_to_xarray_labels_everything():
         ({"save_at": np.array([1.0, 0.5])}, "ascending"),
         ({"solver": diffrax.Kvaerno5()}, "Kvaerno5"),
         ({"kinks": "jump"}, "kinks is 'jump'"),
+        ({"end_time": np.ones(3)}, "shape (3,)"),
+        ({"gradient_norm": -1e-3}, "gradient_norm is -0.001"),
+        ({"gradient_norm": np.nan}, "gradient_norm is nan"),
+        ({"gradient_norm": 0.0, "end_time": np.inf}, "gradient_norm is 0"),
+        ({"loss_levels": np.array([0.1, np.nan])}, "loss_levels"),
+        ({"record_events": -1}, "record_events is -1"),
+        ({"block": 0}, "block is 0"),
+        ({"save_at": np.array([0.5]), "observe": [lambda net: net.weights, lambda net: net.biases]}, "named '<lambda>'"),
+        ({"save_at": np.array([0.5]), "observe": {"loss": lambda net: net.weights}}, "named 'loss'"),
     ],
 )
 def test_refusals_name_the_value(change, message):
@@ -298,6 +307,55 @@ def test_refusals_name_the_value(change, message):
     with pytest.raises((ValueError, TypeError)) as error:
         rj.flow_ensemble(loss, nets, **({"end_time": 1.0} | change))
     assert message in str(error.value) or error.type.__name__ == "TypeCheckError"
+
+
+@pytest.mark.parametrize("kinks", ["auto", "step", "locate"])
+@pytest.mark.parametrize("solver", [diffrax.Kvaerno5(), diffrax.Euler()])
+def test_a_solver_that_cannot_serve_is_refused_and_not_replaced(kinks, solver):
+    _, nets = small_ensemble(number=2, dim=2)
+    with pytest.raises(ValueError, match=f"cannot step with a {type(solver).__name__}"):
+        rj.flow_ensemble(TWO_POINTS, nets, end_time=1.0, rtol=1e-8, atol=1e-8, solver=solver, kinks=kinks)
+
+
+def test_losses_and_flows_refuse_networks_of_other_shapes():
+    population, nets = small_ensemble(number=2)
+    for loss, other in ((population, "the teacher 3"), (TWO_POINTS, "the data 2")):
+        _, wide = small_ensemble(number=2, dim=4)
+        for call in (loss, loss.gradient, loss.hessian):
+            with pytest.raises(ValueError, match=f"4 inputs and {other}"):
+                call(rj.take(wide, 0))
+            with pytest.raises(ValueError, match="one network"):
+                call(nets)
+        with pytest.raises(ValueError, match=f"4 inputs and {other}"):
+            rj.flow_ensemble(loss, wide, end_time=1.0)
+
+
+@pytest.mark.parametrize("kinks", ["step", "locate"])
+def test_every_flow_counts_the_same_things(kinks):
+    counters = {"steps", "rejected", "field_evaluations", "kinks", "slides"}
+    population, nets = small_ensemble(number=2)
+    _, on_data = small_ensemble(number=2, dim=2)
+    assert counters <= set(rj.flow_ensemble(TWO_POINTS, on_data, end_time=1.0, kinks=kinks).stats)
+    ends = rj.flow_ensemble(population, nets, end_time=1.0)
+    assert counters <= set(ends.stats)
+    np.testing.assert_array_equal(ends.stats["kinks"], 0)
+    assert counters <= set(rj.gradient_flow(population, rj.take(nets, 0), end_time=1.0).stats)
+
+
+@pytest.mark.parametrize("solver", [diffrax.Tsit5(), diffrax.Heun()])
+def test_field_evaluations_of_a_trajectory_are_those_made(solver):
+    calls = []
+
+    class Counting(rj.PopulationLoss):
+        def gradient(self, net):
+            jax.debug.callback(lambda: calls.append(1))
+            return super().gradient(net)
+
+    loss, nets = small_ensemble(number=1)
+    run = rj.gradient_flow(Counting(loss.teacher), rj.take(nets, 0), end_time=1.0, rtol=1e-4, atol=1e-4, solver=solver)
+    jax.effects_barrier()
+    # the gradient norm at the end is one more
+    assert len(calls) == int(run.stats["field_evaluations"]) + 1
 
 
 def test_shapes_and_the_backsolve_adjoint_are_refused_in_one_sentence():
@@ -308,3 +366,10 @@ def test_shapes_and_the_backsolve_adjoint_are_refused_in_one_sentence():
         rj.flow_ensemble(loss, rj.take(nets, 0), end_time=1.0)
     with pytest.raises(ValueError, match="one network"):
         rj.gradient_flow(loss, nets, end_time=1.0)
+    one = rj.take(nets, 0)
+    with pytest.raises(ValueError, match="end_time is inf"):
+        rj.gradient_flow(loss, one, end_time=np.inf)
+    with pytest.raises(ValueError, match="save within the flow"):
+        rj.gradient_flow(loss, one, end_time=1.0, save_at=np.array([0.5, 2.0]))
+    with pytest.raises(ValueError, match="Euler has no error estimate"):
+        rj.gradient_flow(loss, one, end_time=1.0, solver=diffrax.Euler())

@@ -87,3 +87,23 @@ def test_a_hessian_of_zero():
     found = rj.hessian.density(loss, net, key=jax.random.key(0))
     assert found.mass(-1e-12, 1e-12) == pytest.approx(1)
     assert rj.hessian.extreme_eigenvalues(loss, net, key=jax.random.key(0)).values.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("train", [("weights",), ("weights", "amplitudes")])
+def test_stacks_of_networks(train):
+    nets = rj.initialise.xavier(jax.random.key(4), number=3, width=4, dim=3, train=train)
+    r = np.random.default_rng(4)
+    for loss in (rj.problems.orthonormal_teacher(3), rj.EmpiricalLoss(r.standard_normal((7, 3)), r.standard_normal(7))):
+        matrices = np.asarray(hessian(loss, nets))
+        vectors = r.standard_normal(matrices.shape[:2])
+        products = rj.hessian.linear_operator(loss, nets)(vectors)
+        np.testing.assert_allclose(products, np.einsum("bij,bj->bi", matrices, vectors), rtol=0, atol=1e-13)
+        found = rj.hessian.density(loss, nets, key=jax.random.key(5), probes=4)
+        assert found.nodes.shape == found.weights.shape
+        np.testing.assert_allclose(found.trace, np.trace(matrices, axis1=1, axis2=2), rtol=1e-12)
+        values = np.linalg.eigvalsh(matrices)
+        np.testing.assert_allclose(found.nodes[:, [0, -1]], values[:, [0, -1]], rtol=0, atol=1e-10)
+        np.testing.assert_allclose(found.mass(), 1.0, rtol=1e-12)
+        alone = rj.hessian.density(loss, rj.take(nets, 1), key=jax.random.split(jax.random.key(5), 3)[1], probes=4)
+        grid = np.linspace(-1.0, 4.0, 9)
+        np.testing.assert_allclose(found(grid, 0.1)[1], alone(grid, 0.1), rtol=1e-10)
