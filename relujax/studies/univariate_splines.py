@@ -21,7 +21,6 @@ from ..problems import univariate
 from .base import AbstractStudy, at_least, at_most, close
 
 INPUTS, TARGETS = np.array([-0.8, -0.45, -0.1, 0.3, 0.75]), np.array([0.5, -0.4, 0.9, -0.2, 0.6])
-LOSS = univariate(INPUTS, TARGETS)
 GRID = np.linspace(-1, 1, 401)
 INSIDE = (INPUTS[0] <= GRID) & (INPUTS[-1] >= GRID)
 PRODUCT = 1e-3  # |a| |w| of every unit in the map of regimes
@@ -82,6 +81,10 @@ class UnivariateSplines(AbstractStudy):
         return {"regimes": _regime_figure(results["map"]), "functions": _function_figure(results), "knots": _knot_figure(results)}
 
 
+def _loss():
+    return univariate(INPUTS, TARGETS)
+
+
 def _slope(x, y):
     return np.polyfit(np.log(np.asarray(x, float)), np.log(np.asarray(y, float)), 1)[0]
 
@@ -92,7 +95,7 @@ def _reduced():
 
     def difference(net):
         (strength, angle, balance), velocity = jax.jvp(
-            theory.reduce, (net,), (jax.tree.map(lambda leaf: -leaf, LOSS.gradient(net)),)
+            theory.reduce, (net,), (jax.tree.map(lambda leaf: -leaf, _loss().gradient(net)),)
         )
         reduced = theory.reduced_velocity(strength, angle, balance, INPUTS, TARGETS)
         return jnp.max(jnp.abs(jnp.stack(velocity[:2]) - jnp.stack(reduced)) / (1 + jnp.abs(jnp.stack(reduced))))
@@ -153,7 +156,7 @@ def _kernel_regime():
     xarray = extra("xarray", "io")
     sizes = np.array([0.1, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0])
     nets = stack([_even_units(size, 400) for size in sizes])
-    ends = flow_ensemble(LOSS, nets, gradient_norm=1e-7, solver=Chebyshev(), rtol=1e-3, atol=1e-3)
+    ends = flow_ensemble(_loss(), nets, gradient_norm=1e-7, solver=Chebyshev(), rtol=1e-3, atol=1e-3)
     fixed = _least_norm(*_even_kinks(400))
     return xarray.Dataset(
         {"f": (("size", "x"), _functions(ends.networks)), "linearised": ("x", fixed(GRID))}, {"size": sizes, "x": GRID}
@@ -169,7 +172,7 @@ def _adaptive_regime(draws):
     nets = ShallowReLU(hidden[0][..., None], jnp.zeros((draws, width)), hidden[1])
     times = np.concatenate([[0.0], np.geomspace(1e-2, 1e4, 240)])
     run = flow_ensemble(
-        LOSS, nets, end_time=times[-1], save_at=times, rtol=1e-9, atol=1e-9, kinks="locate",
+        _loss(), nets, end_time=times[-1], save_at=times, rtol=1e-9, atol=1e-9, kinks="locate",
         observe={"knot": kinks, "strength": observe.signed_strengths},
     )  # fmt: skip
     return xarray.Dataset(
@@ -192,7 +195,7 @@ def _map(widths, ratios):
     for row, width in enumerate(widths):
         signs = np.where(np.arange(width) % 2, -1.0, 1.0)
         nets = stack([_even_units(np.sqrt(PRODUCT * r), width, jnp.asarray(np.sqrt(PRODUCT / r) * signs)) for r in ratio])
-        ends = flow_ensemble(LOSS, nets, gradient_norm=1e-4, solver=Chebyshev(), rtol=1e-2, atol=1e-2, max_steps=20_000)
+        ends = flow_ensemble(_loss(), nets, gradient_norm=1e-4, solver=Chebyshev(), rtol=1e-2, atol=1e-2, max_steps=20_000)
         f = _functions(ends.networks)[:, INSIDE]
         cubic, straight = np.abs(f - spline[INSIDE]).max(axis=1), np.abs(f - linear[INSIDE]).max(axis=1)
         share[row] = cubic / (cubic + straight)
