@@ -52,7 +52,7 @@ def print_claims(claims, console) -> None:
     for heading in ("", "claim", "measured", "expected", "within", "source"):
         table.add_column(heading, overflow="fold")
     for claim in claims:
-        within = f"{claim.tolerance:.2g}" if claim.tolerance else ""
+        within = f"{claim.tolerance:.3g}" if claim.tolerance else ""
         mark = "passed" if claim.passed else "FAILED"
         table.add_row(mark, claim.name, *_sides(claim), within, claim.source)
     console.print(table)

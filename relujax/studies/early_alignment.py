@@ -45,6 +45,7 @@ class EarlyAlignment(AbstractStudy):
         limit = theory.least_squares_limit(_extended(THREE[0]), THREE[1])
         (only,) = theory.extremal_vectors(_extended(THREE[0]), THREE[1])
         explicit = theory.explicit_interpolant(*THREE)
+        of_three = float(univariate(*THREE)(explicit))
         line = _extended(GRID) @ limit.direction
         inside = (GRID >= -0.75) & (GRID <= 0.125)
         slopes = np.diff(scales["half_time"].values) / -np.diff(np.log(scales["scale"].values))
@@ -59,7 +60,7 @@ class EarlyAlignment(AbstractStudy):
             at_least("three points: starts with a neuron active on all", len(_all(three, "loss")), 1, "theorem 2"),
             close("three points: loss at the end, all widths and laws", _all(three, "loss"), limit.loss, 1e-8, "theorem 2"),
             close("three points: distance to the regression line", distance.max(initial=0.0), 0.0, 1e-4, "theorem 2"),
-            close("three points: loss of an interpolant of three units", float(univariate(*THREE)(explicit)), 0.0, 1e-28, "it exists"),
+            close("three points: loss of an interpolant of three units", of_three, 0.0, 1e-28, "it exists"),
             at_least("three points: least cosine to D of living neurons", cosines.min(initial=1.0), 0.99, "early alignment"),
             close("three points: half-time against ln(1/λ)", slopes * np.linalg.norm(only.vector), 1.0, 1e-4, "1/|D|"),
             at_most("three points: median loss, size 3", float(results["large"]["loss"].median()), 1e-4, "no alignment"),
@@ -157,7 +158,7 @@ def _forty(width):
         "cosine": lambda net: jnp.max(observe.cosines(extremal)(net), axis=1),
         "norm": observe.neuron_norms,
     }
-    run = flow_ensemble(loss, nets, end_time=times[-1], save_at=times, observe=watch, rtol=1e-3, atol=1e-3)
+    run = flow_ensemble(loss, nets, end_time=times[-1], save_at=times, observe=watch, rtol=1e-4, atol=1e-4)
     seen = {name: values[0] for name, values in run.observed.items()}
     moved = int(np.argmax(seen["loss"] < 0.98 * seen["loss"][0]))
     living = seen["norm"][moved] > 3 * seen["norm"][0]
@@ -185,15 +186,16 @@ def _three_figure(results):
     for colour, name in zip(plot.COLOURS, names, strict=False):
         left.plot(GRID, results[name]["f"].values.T, color=colour, lw=0.6)
         right.plot(results[name]["time"], results[name]["history"].values.T, color=colour, lw=0.6)
-        right.plot([], [], color=colour, label=f"m = {name.removeprefix('three-')}, balanced and dominated")
+        right.plot([], [], color=colour, label=f"m = {name.removeprefix('three-')}")
     left.plot(GRID, results["large"]["f"].values[0], ":", color="black", label="start of size 3")
     left.plot(GRID, _extended(GRID) @ limit.direction, "--", color="black", label="least squares")
     left.plot(*THREE, "o", color="black")
     right.axhline(limit.loss, color="black", ls=":", lw=0.8)
     left.set(xlabel="x", ylabel="f(x)", ylim=(-0.2, 1.6), title="Three points: the flow ends at least squares")
     right.set(xlabel="gradient flow time", ylabel="loss", title="Loss; dotted: least squares")
-    for ax in (left, right):
-        ax.legend(fontsize=7)
+    left.text(0.98, 0.02, "0 where no neuron is active on all data", ha="right", va="bottom", fontsize=7)
+    left.legend(fontsize=7)
+    right.legend(fontsize=7, loc="center left", title="balanced and dominated")
     return fig
 
 
@@ -207,14 +209,16 @@ def _polar_figure(forty):
         plot_dynamics.polar_neurons(
             hidden / top, forty["amplitude"].values[index], ax, marked=forty["extremal"].values, offset=0.05
         )
-        ax.set_title(f"t = {float(forty['frame'][index]):.3g}", fontsize=9)
+        ax.set_title(f"t = {float(forty['frame'][index]):.0f}", fontsize=10)
+        ax.set_xticklabels([])
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.9, 1.1))
     return fig
 
 
 def _forty_figure(forty):
     fig, (left, right) = plot.figure(10.0, 4.2, columns=2)
     for colour, index in zip(plot.COLOURS, range(forty.sizes["frame"]), strict=False):
-        left.plot(GRID, forty["f"].values[index], color=colour, label=f"t = {float(forty['frame'][index]):.3g}")
+        left.plot(GRID, forty["f"].values[index], color=colour, label=f"t = {float(forty['frame'][index]):.0f}")
     left.plot(forty["inputs"], forty["targets"], ".", color="black")
     left.set(xlabel="x", ylabel="f(x)", title="Forty points")
     left.legend(fontsize=8)

@@ -36,7 +36,7 @@ class OrthogonalData(AbstractStudy):
     paper = "Boursier, Pillaud-Vivien, Flammarion 2022 (arXiv 2206.00939)"
     about = "Neurons align, then fit one sign after the other; the limit is the interpolator of least variation norm."
     cost = "about 10 minutes"
-    quick = {"width": 60, "replicas": 8, "tall": 200, "frames": 30}
+    quick = {"width": 60, "replicas": 8, "tall": 200, "frames": 48}
     full = {"width": 60, "replicas": 64, "tall": 2000, "frames": 150}
 
     def measure(self, keep, *, width, replicas, tall, frames):
@@ -110,7 +110,7 @@ def _two_points(width, frames):
     loss = univariate(*TWO)
     scale = np.array([1e-1, 1e-2, 1e-3, 1e-4, PATH_SCALE, 1e-9, 1e-20, 1e-48])
     nets = scaled(balanced(jax.random.key(0), number=1, width=width, dim=1, biases=True), scale)
-    shown, log_spaced = np.linspace(0.0, 260.0, 261), np.geomspace(1.0, 40.0, frames)
+    shown, log_spaced = np.geomspace(0.2, 260.0, 361), np.geomspace(4.0, 40.0, frames)
     times = np.sort(np.concatenate([shown, log_spaced]))
     run = flow_ensemble(
         loss, nets, end_time=times[-1], save_at=times, observe=(ravel,), loss_levels=np.array([0.375, 0.125]), **EXACT
@@ -200,7 +200,7 @@ def _high_dimension(frames):
     predicted = -np.log(1e-20) / np.array(means)
     times = np.linspace(0.0, 1.6 * predicted.max(), frames + 1)
     watch = {"singular": observe.singular_values, "rank": observe.effective_rank}
-    run = flow_ensemble(loss, nets, end_time=times[-1], save_at=times, observe=watch, rtol=1e-4, atol=1e-4)
+    run = flow_ensemble(loss, nets, end_time=times[-1], save_at=times, observe=watch, rtol=1e-6, atol=1e-6)
     losses = run.observed["loss"][0]
     share = np.array([np.sum(np.where(sign * loss.targets > 0, loss.targets, 0.0) ** 2) / 150 for sign in (1, -1)])
     order = np.argsort(predicted)
@@ -238,10 +238,11 @@ def _scale_figure(results):
 def _loss_figure(results):
     two = results["two-points"]
     fig, ax = plot.figure()
-    jumps = [time for scale in two["scale"].values for time in _limit().jump_times(scale)]
-    labels = [f"λ = {scale:.0e}" for scale in two["scale"].values]
-    plot_dynamics.loss_and_levels(two["time"], two["history"], ax, levels=(0.5, 0.25), jumps=jumps, labels=labels)
-    ax.set(ylim=(0, 0.55), title="Two points: the dotted times are ln(1/λ)/|D±|")
+    plot_dynamics.loss_and_levels([], [], ax, levels=(0.5, 0.25), jumps=_limit().jump_times(np.exp(-1.0)))
+    for colour, scale, losses in zip(plot.COLOURS, two["scale"].values, two["history"].values, strict=True):
+        ax.plot(two["time"] / -np.log(scale), losses, color=colour, lw=1.4, label=f"λ = $10^{{{np.log10(scale):.0f}}}$")
+    ax.set(xlim=(0, 3), ylim=(0, 0.55), xlabel="gradient flow time over ln(1/λ)")
+    ax.set_title("Two points: from saddle to saddle; dotted: 1/|D±|")
     ax.legend(fontsize=8)
     return fig
 
@@ -251,9 +252,10 @@ def _path_animation(path, inputs, targets, grid):
     times, hidden, amplitude = path["frame"].values, path["hidden"].values, path["amplitude"].values
     strength = amplitude * np.linalg.norm(hidden, axis=2)
     top = 1.1 * np.abs(strength).max()
+    ticks = [tick for tick in np.outer(10.0 ** np.arange(4), (1, 2, 5)).ravel() if times[1] <= tick <= times[-1]]
 
     def draw(fig, frame):
-        fig.subplots_adjust(left=0.09, right=0.87, top=0.97, bottom=0.12, hspace=0.3)
+        fig.subplots_adjust(left=0.09, right=0.87, top=0.94, bottom=0.12, hspace=0.35)
         ax, below = fig.subplots(2, 1, height_ratios=(3, 1))
         twin = ax.twinx()
         plot_dynamics.function_and_kinks(hidden[frame], amplitude[frame], ax, twin, grid=grid, inputs=inputs, targets=targets)
@@ -262,6 +264,10 @@ def _path_animation(path, inputs, targets, grid):
         below.plot(times, path["loss"], color="black", lw=1)
         below.plot(times[frame], path["loss"][frame], "o", color=plot.COLOURS[1])
         below.set(xscale="log", xlabel="gradient flow time", ylabel="loss", xlim=times[[1, -1]])
+        below.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        below.minorticks_off()
+        ax.set_title(f"t = {times[frame]:.3g}", fontsize=10)
+        twin.legend(loc="lower left", fontsize=8)
 
     return plot_dynamics.Animation(range(1, len(times)), draw)
 
@@ -271,16 +277,19 @@ def _high_figure(high):
     fig.clear()
     left, middle = fig.add_subplot(1, 3, 1), fig.add_subplot(1, 3, 2)
     plot_dynamics.loss_and_levels(high["time"], high["loss"], left, jumps=high["predicted"].values)
-    left.set_title("d = 150, n = 75, λ = 1e-20")
+    left.set(yscale="log", title="d = 150, n = 75, λ = 1e-20; dotted: ln(1/λ)/|D±|")
+    left.title.set_fontsize(10)
     energy = high["singular"].values ** 2
     share = np.cumsum(energy, axis=1) / energy.sum(axis=1, keepdims=True)
     for colour, number in zip(plot.COLOURS, (1, 2, 6, 12), strict=False):
-        middle.plot(high["time"], share[:, number - 1], color=colour, label=f"first {number}")
+        middle.plot(high["time"], share[:, number - 1], color=colour, label=f"first {number}" if number > 1 else "first")
     middle.set(xlabel="gradient flow time", ylabel="explained variance of W", ylim=(0, 1.02))
-    middle.legend(fontsize=8)
+    middle.legend(fontsize=8, title="components")
     right = fig.add_subplot(1, 3, 3, projection="polar")
     plot_dynamics.polar_neurons(high["plane"], high["amplitude"], right)
-    right.set_title("neurons in the first two directions")
+    right.set_title("neurons in the first two directions", fontsize=10)
+    right.set_xticklabels([])
+    right.legend(fontsize=8, loc="upper left")
     return fig
 
 

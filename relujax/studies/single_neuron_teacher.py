@@ -195,7 +195,7 @@ def _scale_figure(results):
 
 def _loss_figure(acute):
     fig, ax = plot.figure()
-    labels = [f"λ = 4^{np.log(scale) / np.log(4):.0f}" for scale in acute["scale"].values]
+    labels = [f"λ = $4^{{{np.log(scale) / np.log(4):.0f}}}$" for scale in acute["scale"].values]
     jumps = -np.log(acute["scale"].values) / acute.attrs["slope"]
     plot_dynamics.loss_and_levels(acute["time"], np.maximum(acute["loss"], 1e-30), ax, jumps=jumps, labels=labels)
     ax.set(yscale="log", ylim=(1e-6, None), title="Loss; dotted: ln(1/λ)/|γ|")

@@ -214,9 +214,10 @@ def _with_free(net, free):
 
 def _heat_figure(heat):
     colours = extra("matplotlib.colors", "plot")
-    fig, axes = plot.figure(10.0, 8.0, rows=2, columns=2)
+    fig, axes = plot.figure(11.0, 8.0, rows=2, columns=2)
+    fig.suptitle("Probability at initialisation; white: that one neuron is pathological")
     norms = {"disconnected": colours.Normalize(0, 1), "obstructed": colours.LogNorm(1e-12, 1)}
-    words = {"disconnected": "the invariant set is disconnected", "obstructed": "no positive amplitude can be reached"}
+    words = {"disconnected": "invariant set in pieces", "obstructed": "no positive amplitude reachable"}
     for row, name in zip(axes, words, strict=True):
         for ax, law in zip(row, heat["law"].values, strict=True):
             these = heat.sel(law=law)
@@ -224,11 +225,11 @@ def _heat_figure(heat):
             shown = np.maximum(these[name], 1e-12)
             mesh = ax.pcolormesh(*place, shown, cmap="cividis", norm=norms[name], shading="nearest")
             lines = ax.contour(*place, these["neuron"], levels=[1e-3, 1e-2, 0.1, 0.2, 0.3], colors="white", linewidths=1)
-            ax.clabel(lines, fontsize=7)
+            ax.clabel(lines, fontsize=7, fmt="%g")
             ax.xaxis.get_major_locator().set_params(integer=True)
             ax.yaxis.get_major_locator().set_params(integer=True)
-            ax.set(xlabel="inputs d", ylabel="neurons l", title=f"{law}: {words[name]}")
-        fig.colorbar(mesh, ax=row, label="probability (white: that one neuron is pathological)")
+            ax.set(xlabel="inputs d", ylabel="neurons l", title=f"{law.capitalize()}: {words[name]}")
+        fig.colorbar(mesh, ax=row, label="probability")
     return fig
 
 
@@ -241,6 +242,7 @@ def _quadric_figure(toy):
             constant = float(toy["constant"][start, neuron])
             plot_dynamics.quadric(constant, [toy["path"].values[start, :, neuron]], ax)
             ax.set_title(f"{word}: neuron {neuron + 1}, c = {constant:.2f}")
+    fig.suptitle("Along the flow, from the square to the circle")
     return fig
 
 
@@ -250,7 +252,7 @@ def _toy_loss_figure(toy):
         ax.plot(toy["step"], toy["descent"][start], color=plot.COLOURS[start + 1], label=f"{word}: gradient descent")
         ax.plot(toy["time"] / RATE, toy["loss"][start], ":", color="black", label="flow" if start else None)
     ax.axhline(toy.attrs["bound"], color="#999999", ls="--", label="least loss of a function that is never negative")
-    ax.set(xlim=(0, STEPS), yscale="log", ylim=(1e-4, None), xlabel="step", ylabel="loss")
+    ax.set(xlim=(0, STEPS), yscale="log", ylim=(1e-3, 3), xlabel="step", ylabel="loss")
     ax.set_title("The same function at two rescalings")
     ax.legend(fontsize=8)
     return fig
@@ -266,7 +268,7 @@ def _cancer_figure(cancer):
         middle = [np.mean(group) for group in groups]
         spread = [np.std(group) / np.sqrt(len(group)) for group in groups]
         ax.errorbar(free, middle, yerr=spread, fmt="o-", color=colour, capsize=2, label=f"l = {width}")
-    ax.set(xlabel="free neurons l₊ (c > 0)", ylabel="test loss", title="Breast cancer: what counts is how many neurons are free")
+    ax.set(xlabel="free neurons l₊ (c > 0)", ylabel="test loss", title="Breast cancer: free neurons help narrow networks")
     ax.legend(fontsize=8)
     return fig
 
