@@ -79,6 +79,7 @@ def obstruction():
     free = np.array([0, 1, 0, 1, 2, 0, 1, 2, 4])
     cancer = {
         "width": np.array([1, 1, 2, 2, 2, 4, 4, 4, 4]),
+        "draw": np.zeros(9, int),
         "free": free,
         "test": 0.4 - 0.05 * free,
         "train": np.full(9, 0.5),
