@@ -239,7 +239,7 @@ def _loss_figure(results):
     two = results["two-points"]
     fig, ax = plot.figure()
     plot_dynamics.loss_and_levels([], [], ax, levels=(0.5, 0.25), jumps=_limit().jump_times(np.exp(-1.0)))
-    for colour, scale, losses in zip(plot.COLOURS, two["scale"].values, two["history"].values, strict=True):
+    for colour, scale, losses in zip(plot.COLOURS, two["scale"].values, two["history"].values, strict=False):
         ax.plot(two["time"] / -np.log(scale), losses, color=colour, lw=1.4, label=f"λ = $10^{{{np.log10(scale):.0f}}}$")
     ax.set(xlim=(0, 3), ylim=(0, 0.55), xlabel="gradient flow time over ln(1/λ)")
     ax.set_title("Two points: from saddle to saddle; dotted: 1/|D±|")
