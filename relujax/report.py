@@ -64,7 +64,7 @@ def _state(summary):
     failed = [claim["name"] for claim in summary["claims"] if not claim["passed"]]
     count = len(summary["claims"])
     state = f"{count} claims passed" if not failed else f"{len(failed)} of {count} claims failed: {'; '.join(failed)}"
-    return f"last run: {state}, {summary['seconds']:.0f} s"
+    return f"last run, {'quick' if summary['quick'] else 'full'}: {state}, {summary['seconds']:.0f} s"
 
 
 def _sides(claim):
@@ -72,7 +72,8 @@ def _sides(claim):
     measured = _entries(claim.measured)
     expected = _entries(claim.expected)
     if len(measured) <= 4:
-        return tuple(", ".join(_short(entry, claim.tolerance) for entry in side) for side in (measured, expected))
+        found = ", ".join(_short(entry, claim.tolerance, zeros="#") for entry in measured)
+        return found, ", ".join(_short(entry, claim.tolerance) for entry in expected)
     if len(expected) == 1:
         expected = expected * len(measured)
     if len(measured) != len(expected):
@@ -81,7 +82,8 @@ def _sides(claim):
     if not any(misses):
         return f"all {len(measured)} as expected", ", ".join(_short(entry, 0.0) for entry in expected[:4]) + ", …"
     worst = max(range(len(misses)), key=misses.__getitem__)
-    return f"{_short(measured[worst], claim.tolerance)} (worst of {len(measured)})", _short(expected[worst], claim.tolerance)
+    found = _short(measured[worst], claim.tolerance, zeros="#")
+    return f"{found} (worst of {len(measured)})", _short(expected[worst], claim.tolerance)
 
 
 def _entries(value):
@@ -99,13 +101,13 @@ def _miss(measured, expected):
     return miss if miss == miss else math.inf
 
 
-def _short(value, tolerance):
-    """A value to two digits beyond its tolerance."""
+def _short(value, tolerance, *, zeros=""):
+    """A value to two digits beyond its tolerance, with the zeros at its end if `zeros` is "#"."""
     if not isinstance(value, float):
         return str(value)
     finite = math.isfinite(value) and value != 0
     digits = math.ceil(math.log10(abs(value) / tolerance)) + 2 if tolerance and finite else 6
-    return f"{value:.{min(max(digits, 3), 16)}g}"
+    return f"{value:{zeros}.{min(max(digits, 3), 16)}g}".rstrip(".") if finite else f"{value:g}"
 
 
 def print_points(dataset, console, *, title: str, rows: int = 20) -> None:

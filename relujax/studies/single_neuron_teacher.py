@@ -31,7 +31,7 @@ class SingleNeuronTeacher(AbstractStudy):
 
     name = "single-neuron-teacher"
     paper = "Chistikov, Englert, Lazic 2023 (arXiv 2306.06479)"
-    about = "One teacher neuron: the flow ends at rank one, at angles in proportion to λ, even where another norm is smaller."
+    about = "One teacher neuron: the flow ends at rank one, at angles in proportion to λ, of least norm or not."
     cost = "about an hour"
     quick = {"dims": (4, 64), "trials": 12, "width": 200, "nuclear": ()}
     full = {"dims": (4, 16, 64, 256), "trials": 60, "width": 200, "nuclear": (1024,)}

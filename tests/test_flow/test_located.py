@@ -230,7 +230,6 @@ def test_an_exit_is_located_when_the_residual_on_the_boundary_changes_sign():
 
 def test_a_neuron_exactly_on_a_boundary_is_inactive_there():
     """relu'(0) = 0: nothing pulls a neuron off a boundary to which it was set."""
-    w = np.array([2.0, 1.0])  # orthogonal to the first datum, with a label of the other sign
     w = 1e-3 * np.array([1.0, 0.5])
     net = rj.ShallowReLU(jnp.array(w)[None, None], jnp.array([[-np.linalg.norm(w)]]))
     assert float(TWO_POINTS.inputs[0] @ w) == 0

@@ -99,11 +99,11 @@ def test_a_claim_on_many_values_prints_the_worst():
     report.print_claims([many, same, apart, short, one, lost], console)
     rows = {row[1]: row[2:4] for row in (re.split(r"\s{2,}", line) for line in console.file.getvalue().splitlines()[2:])}
     assert rows == {
-        "many": ["1 (worst of 44)", "0"],
+        "many": ["1.00 (worst of 44)", "0"],
         "same": ["all 5 as expected", "8, 0, 16, 4, …"],
         "words": ["d (worst of 5)", "x"],
         "short": ["5 values", "3 values"],
-        "one": ["0.25004", "0.25"],
+        "one": ["0.250040", "0.25"],
         "lost": ["nan (worst of 5)", "0"],
     }
 
@@ -117,8 +117,9 @@ def test_studies_hold_no_arrays_before_they_run():
 
 def test_an_interrupted_study_goes_on_where_it_stopped(mine, tmp_path):
     mine.stop_at = 1
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stop:
         studies.run(mine, quick=True, out=tmp_path / "run")
+    assert stop.value.args == (tmp_path / "run",)
     assert mine.log == [0, 1]
     mine.stop_at = None
     mine.log.clear()
@@ -159,7 +160,7 @@ def test_a_study_passes_on_the_command_line(call, tmp_path):
     code, _, err = call("run", "tian-2017", "--quick")
     assert (code, err) == (0, "")
     assert list((tmp_path / "tian-2017-001").glob("*.png"))
-    assert "last run: 3 claims passed" in call("list")[1]
+    assert "last run, quick: 3 claims passed" in call("list")[1]
 
 
 @pytest.mark.parametrize(
