@@ -6,13 +6,14 @@ import jax
 
 jax.config.update("jax_enable_x64", True)
 
-from . import census, ensemble, families, hessian  # noqa: E402
+from . import census, engine, ensemble, families, hessian  # noqa: E402
 from .common import RESULTS  # noqa: E402
 
 BENCHMARKS = {
     "census": census.run,
     "hand-over": census.hand_over,
     "ensemble": ensemble.run,
+    "engine": engine.run,
     "hessian": hessian.run,
     "families": families.run,
     "published-table": families.published_table,

@@ -8,6 +8,7 @@ from . import (
     hessian as hessian,
     initialise as initialise,
     problems as problems,
+    runs as runs,
     symmetry as symmetry,
     theory as theory,
 )
@@ -50,6 +51,7 @@ from .network import (
     unravel as unravel,
     variation_norm as variation_norm,
 )
+from .stream import flow_stream as flow_stream
 
 try:
     __version__ = version("relujax")

@@ -3,9 +3,10 @@
 import itertools
 import math
 import os
+import platform
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -70,7 +71,7 @@ def census(
             raise ValueError(f"--neurons names {k} twice: give every number once.")
     widths = [_students(students, k) for k in neurons]
     _work_in_threads()
-    _enable_x64()
+    _set_up_jax()
     import jax
 
     from . import initialise, plot, problems, report, runs
@@ -131,7 +132,7 @@ def flow(
     if not (math.isfinite(scale) and scale >= 0):
         raise ValueError(f"--scale is {scale}: give a finite number that is not negative.")
     _work_in_threads()
-    _enable_x64()
+    _set_up_jax()
     import jax
     import numpy as np
 
@@ -186,7 +187,7 @@ def spectrum(
     json: Json = None,
 ):
     """The Hessian spectrum at one point, with multiplicities, and what kind of point it is."""
-    _enable_x64()
+    _set_up_jax()
     import numpy as np
 
     from . import hessian, runs
@@ -245,6 +246,7 @@ def study_run(
 ):
     """Run a study, check its claims, draw its figures. An unfinished run goes on when --out names its folder."""
     _work_in_threads()
+    _set_up_jax()
     from . import report, runs, studies
 
     _check_json(json)
@@ -374,10 +376,19 @@ def _work_in_threads():
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-def _enable_x64():
+def _set_up_jax():
+    """Double precision, and compiled functions kept for the next command unless the user has said where, or not at all."""
     import jax
 
     jax.config.update("jax_enable_x64", True)
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+        # code compiled for one machine may not run on another that shares the home folder
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = home / "relujax" / f"compiled-{platform.node()}"
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Laws of random initialisation: stacks of independent networks from one key.
 
-Network i of a law depends on the key and on i alone, so that asking for more networks, or for a part of them, changes none.
+Network i of a law depends on the key and on i alone, so that asking for more networks, or for `number` of them from the
+`first` on, changes none.
 `scale` multiplies every initial parameter; it is applied last, to draws of order one, so that 1e-50 and 1e-300 are as good
 as 1. Biases are there when asked for, and are then drawn like one more column of the weights unless said otherwise.
 """
@@ -22,6 +23,7 @@ def xavier(
     number: int,
     width: int,
     dim: int,
+    first: int = 0,
     scale: float = 1.0,
     biases: bool = False,
     amplitudes: float | None = None,
@@ -40,7 +42,7 @@ def xavier(
     def law(hidden, outer):
         return hidden / math.sqrt(dim), outer / math.sqrt(width)
 
-    nets = _draw(key, law, number, width, dim, scale, biases, train)
+    nets = _draw(key, law, number, width, dim, first, scale, biases, train)
     if amplitudes is None:
         return nets
     return ShallowReLU(nets.weights, jnp.full_like(nets.amplitudes, amplitudes), nets.biases, train=nets.train)
@@ -52,6 +54,7 @@ def kaiming(
     number: int,
     width: int,
     dim: int,
+    first: int = 0,
     scale: float = 1.0,
     biases: bool = False,
     train: Sequence[str] = TRAINABLE,
@@ -60,7 +63,7 @@ def kaiming(
     return _draw(
         key,
         lambda hidden, outer: (hidden * math.sqrt(2 / dim), outer * math.sqrt(2 / width)),
-        number, width, dim, scale, biases, train,
+        number, width, dim, first, scale, biases, train,
     )  # fmt: skip
 
 
@@ -70,6 +73,7 @@ def balanced(
     number: int,
     width: int,
     dim: int,
+    first: int = 0,
     scale: float = 1.0,
     biases: bool = False,
     train: Sequence[str] = TRAINABLE,
@@ -83,7 +87,7 @@ def balanced(
         hidden = hidden / math.sqrt(width)
         return hidden, jnp.sign(outer) * jnp.linalg.norm(hidden, axis=-1)
 
-    return _draw(key, law, number, width, dim, scale, biases, train)
+    return _draw(key, law, number, width, dim, first, scale, biases, train)
 
 
 def unbalanced(
@@ -92,6 +96,7 @@ def unbalanced(
     number: int,
     width: int,
     dim: int,
+    first: int = 0,
     scale: float = 1.0,
     biases: bool = False,
     train: Sequence[str] = TRAINABLE,
@@ -100,7 +105,7 @@ def unbalanced(
     return _draw(
         key,
         lambda hidden, outer: (hidden / math.sqrt(width), outer / math.sqrt(width)),
-        number, width, dim, scale, biases, train,
+        number, width, dim, first, scale, biases, train,
     )  # fmt: skip
 
 
@@ -110,6 +115,7 @@ def dominated(
     number: int,
     width: int,
     dim: int,
+    first: int = 0,
     scale: float = 1.0,
     biases: bool = False,
     train: Sequence[str] = TRAINABLE,
@@ -123,7 +129,7 @@ def dominated(
         hidden = hidden / math.sqrt(width)
         return hidden, jnp.sign(outer) * (1 + jnp.abs(outer)) * jnp.linalg.norm(hidden, axis=-1)
 
-    return _draw(key, law, number, width, dim, scale, biases, train)
+    return _draw(key, law, number, width, dim, first, scale, biases, train)
 
 
 def zero_output(
@@ -132,6 +138,7 @@ def zero_output(
     number: int,
     width: int,
     dim: int,
+    first: int = 0,
     scale: float = 1.0,
     biases: bool = False,
     train: Sequence[str] = TRAINABLE,
@@ -148,7 +155,7 @@ def zero_output(
         a = jnp.sign(outer[:, : width // 2]) * jnp.linalg.norm(half, axis=-1)
         return jnp.concatenate([half, half], axis=1), jnp.concatenate([a, -a], axis=1)
 
-    return _draw(key, law, number, width, dim, scale, biases, train)
+    return _draw(key, law, number, width, dim, first, scale, biases, train)
 
 
 def mean_field(
@@ -157,13 +164,14 @@ def mean_field(
     number: int,
     width: int,
     dim: int,
+    first: int = 0,
     scale: float = 1.0,
     biases: bool = False,
     train: Sequence[str] = TRAINABLE,
 ) -> ShallowReLU:
     """Hidden vectors N(0, 1) and amplitudes N(0, 1)/m: the output is a mean over neurons of order one."""
     return _draw(
-        key, lambda hidden, outer: (hidden, outer / width), number, width, dim, scale, biases, train
+        key, lambda hidden, outer: (hidden, outer / width), number, width, dim, first, scale, biases, train
     )  # fmt: skip
 
 
@@ -173,13 +181,14 @@ def neural_tangent(
     number: int,
     width: int,
     dim: int,
+    first: int = 0,
     scale: float = 1.0,
     biases: bool = False,
     train: Sequence[str] = TRAINABLE,
 ) -> ShallowReLU:
     """Hidden vectors N(0, 1) and amplitudes N(0, 1/m): the neural tangent scaling (Jacot, Gabriel, Hongler 2018)."""
     return _draw(
-        key, lambda hidden, outer: (hidden, outer / math.sqrt(width)), number, width, dim, scale, biases, train
+        key, lambda hidden, outer: (hidden, outer / math.sqrt(width)), number, width, dim, first, scale, biases, train
     )  # fmt: skip
 
 
@@ -214,25 +223,27 @@ LAWS: dict[str, Callable[..., ShallowReLU]] = {
 }
 
 
-def _draw(key, law, number, width, dim, scale, biases, train):
+def _draw(key, law, number, width, dim, first, scale, biases, train):
     for name, count in (("number", number), ("width", width), ("dim", dim)):
         if count < 1:
             raise ValueError(f"{name} is {count}: give at least 1.")
+    if first < 0:
+        raise ValueError(f"first is {first}: networks are counted from 0.")
     _check_scale(scale)
-    hidden, outer = law(*_gaussians(key, number, width, dim + biases))
+    hidden, outer = law(*_gaussians(key, jnp.asarray(first), number, width, dim + biases))
     hidden, outer = scale * hidden, scale * outer
     return ShallowReLU(hidden[..., :dim], outer, hidden[..., dim] if biases else None, train=tuple(train))
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3))
-def _gaussians(key, number, width, columns):
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _gaussians(key, first, number, width, columns):
     """Standard normal hidden vectors `(number, width, columns)` and amplitudes `(number, width)`, one key a network."""
 
     def one(index):
         hidden_key, outer_key = jax.random.split(jax.random.fold_in(key, index))
         return jax.random.normal(hidden_key, (width, columns)), jax.random.normal(outer_key, (width,))
 
-    return jax.vmap(one)(jnp.arange(number))
+    return jax.vmap(one)(first + jnp.arange(number))
 
 
 def _check_scale(scale):

@@ -134,6 +134,18 @@ class EmpiricalLoss(AbstractLoss):
         return jnp.mean(self.criterion.value(outputs, self.targets))
 
     def gradient(self, net):
+        # the longer of data and neurons, but for a factor, runs along the rows: up to twice as fast on a CPU
+        if 4 * len(self.targets) < net.width:
+            return self._gradient_by_data(net)
+        z = net.weights @ self.inputs.T
+        z = z if net.biases is None else z + net.biases[:, None]
+        active = z > 0
+        features = jnp.where(active, z, 0.0)
+        slope = self.criterion.slope(net.amplitudes @ features, self.targets) / len(self.targets)
+        back = jnp.where(active, net.amplitudes[:, None] * slope, 0.0)
+        return _only_trained(net, weights=back @ self.inputs, biases=back @ jnp.ones_like(slope), amplitudes=features @ slope)
+
+    def _gradient_by_data(self, net):
         active, features = self._layer(net)
         slope = self.criterion.slope(features @ net.amplitudes, self.targets) / len(self.targets)
         back = jnp.where(active, slope[:, None], 0.0)

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -61,12 +62,13 @@ class Run:
             write_json(target.parent / ".zgroup", {"zarr_format": 2})
         os.replace(temporary, target)
 
+    def has(self, part: str) -> bool:
+        """Whether an unfinished run has left this part."""
+        return not self._replace and (self.path / _DATA / part).is_dir()
+
     def load(self, part: str):
         """A part that an unfinished run has left, or None."""
-        source = self.path / _DATA / part
-        if self._replace or not source.is_dir():
-            return None
-        return _read_part(self.path, source)
+        return _read_part(self.path, self.path / _DATA / part) if self.has(part) else None
 
     def save_figure(self, name: str, figure) -> Path:
         """Write a matplotlib figure as `name.png`, an animation as `name.gif`."""
@@ -100,13 +102,22 @@ def open_run(path: str | Path) -> dict[str, Any]:
 
     **Raises:** `FileNotFoundError` when there is no such folder, `ValueError` when it is not a run or cannot be read.
     """
+    return dict(iterate_run(path))
+
+
+def iterate_run(path: str | Path) -> Iterator[tuple[str, Any]]:
+    """The parts of `open_run` by name one after another, for runs that are larger than memory.
+
+    **Raises:** the same, when the first part is asked for.
+    """
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is not a folder: give the folder that a relujax command wrote.")
     if _read_settings(path) is None:
         raise ValueError(f"{path} holds no run of relujax: give the folder that a relujax command wrote.")
-    parts = sorted((path / _DATA).iterdir()) if (path / _DATA).is_dir() else []
-    return {part.name: _read_part(path, part) for part in parts if part.is_dir()}
+    for part in sorted((path / _DATA).iterdir()) if (path / _DATA).is_dir() else []:
+        if part.is_dir():
+            yield part.name, _read_part(path, part)
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -31,7 +31,7 @@ FLOORS = [
     ["symmetry"],
     ["census"],
     ["report", "runs", "plot"],
-    ["plot_dynamics"],
+    ["plot_dynamics", "stream"],
     ["studies"],
     ["cli"],
     ["__main__"],

@@ -25,8 +25,9 @@ from .steppers import AbstractStepper, RungeKutta
 
 Observables = Mapping[str, Observable] | Sequence[Observable]
 
-# kinks are located where this relative tolerance or a smaller one is asked for: above, they cost more than they gain
-_LOCATES_BELOW = 1e-6
+# kinks are located where this relative tolerance or a smaller one is asked for, and for so many pairs of neurons and data at
+# most: otherwise they cost more than they gain
+_LOCATES_BELOW, _LOCATES_FOR = 1e-6, 200_000
 # an explicit method does not bring the gradient norm much below this many times its tolerance
 _FLOOR = 10.0
 
@@ -66,7 +67,7 @@ def flow_ensemble(
     - `kinks`: of an empirical loss. `"locate"` finds every crossing of a boundary, changes the activation there and lets
       neurons slide along boundaries that push them back from both sides (the flow is the Filippov solution of the
       differential inclusion); `"step"` steps over kinks and leaves them to the error control. `"auto"` locates from
-      rtol 1e-6 on downwards in double precision.
+      rtol 1e-6 on downwards in double precision, unless neurons times data exceed 200 000.
     - `save_at`: ascending times at which the loss and the observables are recorded.
     - `observe`: callables of one network, by name or in a sequence (then named by themselves).
     - `loss_levels`: levels whose first passage is timed, by root finding inside the step, in `level_times`.
@@ -149,7 +150,7 @@ def _method(loss, nets, kinks, solver, rtol, atol, gradient_norm, record_events)
         and empirical
         and double
         and not isinstance(solver, AbstractStepper)
-        and (rtol <= _LOCATES_BELOW or isinstance(solver, AbstractPieces))
+        and (_is_worth_locating(loss, nets, rtol) or isinstance(solver, AbstractPieces))
     )
     if isinstance(solver, AbstractPieces) and not locates:
         raise ValueError(
@@ -167,6 +168,10 @@ def _method(loss, nets, kinks, solver, rtol, atol, gradient_norm, record_events)
         finishes=finishes and not isinstance(solver, AbstractStepper),
         log_size=int(record_events),
     )
+
+
+def _is_worth_locating(loss, nets, rtol):
+    return rtol <= _LOCATES_BELOW and len(loss.targets) * nets.width <= _LOCATES_FOR
 
 
 def _is_small(loss, nets, flatness):

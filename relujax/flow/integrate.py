@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..loss import EmpiricalLoss
 from ..network import ShallowReLU, ravel, unravel
+from .aim import Aim, aimed_length
 from .field import Field
 from .record import Recorder, Records
 from .status import FlowStatus
@@ -45,6 +47,7 @@ class _Carry(NamedTuple):
     memory: Any
     time: Array
     length: Array
+    aim: Aim
     status: Array
     steps: Array
     rejected: Array
@@ -63,6 +66,7 @@ def integrate(field: Field, stepper: AbstractStepper, start: ShallowReLU, limits
         memory=stepper.begin(field, state, velocity),
         time=jnp.zeros((), state.dtype),
         length=first_length(field, state, velocity),
+        aim=Aim.begin(state.dtype),
         status=jnp.asarray(RUNNING),
         steps=jnp.asarray(0),
         rejected=jnp.asarray(0),
@@ -108,13 +112,17 @@ def _advance(field, stepper, template, carry, limits, recorder):
         lambda fraction: unravel(template, stepper.interpolate(step, length, fraction)),
     )
     factor = _factor(error, stepper.error_order)
+    # after a rejection the step must not grow
+    following, aim = length * jnp.where(accepted, factor, jnp.minimum(factor, 0.9)), carry.aim
+    if stepper.aims and isinstance(field.loss, EmpiricalLoss):
+        following, aim = aimed_length(field, step, length, aim, error, accepted, following)
     after = carry._replace(
         state=pick(step.state, carry.state),
         velocity=pick(step.velocity, carry.velocity),
         memory=memory,
         time=pick(end, carry.time),
-        # after a rejection the step must not grow
-        length=length * jnp.where(accepted, factor, jnp.minimum(factor, 0.9)),
+        length=following,
+        aim=aim,
         steps=carry.steps + 1,
         rejected=carry.rejected + ~accepted,
         evaluations=carry.evaluations + step.evaluations,

@@ -124,16 +124,22 @@ class Located(eqx.Module):
 
     def _run(self, start, limits, begin, records, status):
         carry = self._begin(start, limits, begin, records, status)
-        carry = jax.lax.while_loop(
-            lambda carry: carry.status == RUNNING,
-            lambda carry: jax.lax.cond(
-                jnp.any(carry.pending.neurons),
-                lambda carry: self._decide(start, carry, limits),
+
+        def to_next_event(carry):
+            return jax.lax.while_loop(
+                lambda carry: (carry.status == RUNNING) & ~jnp.any(carry.pending.neurons),
                 lambda carry: self._advance(start, carry, limits),
                 carry,
-            ),
-            carry,
-        )
+            )
+
+        def decide_all(carry):
+            return jax.lax.while_loop(
+                lambda carry: (carry.status == RUNNING) & jnp.any(carry.pending.neurons),
+                lambda carry: self._decide(start, carry, limits),
+                carry,
+            )
+
+        carry = jax.lax.while_loop(lambda carry: carry.status == RUNNING, lambda carry: to_next_event(decide_all(carry)), carry)
         return LocatedEnd(
             state=carry.state,
             activation=carry.activation,

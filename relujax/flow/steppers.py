@@ -1,7 +1,7 @@
 """One step of an explicit method with its error estimate: Runge–Kutta by diffrax's tableaux, and Runge–Kutta–Chebyshev."""
 
 import abc
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -12,9 +12,10 @@ from jaxtyping import Array, Float
 
 
 class Step(NamedTuple):
-    """A step from `start` over `length`: the state and velocity at its end, the estimated error, and what it took."""
+    """A step: the state and velocity at its start and at its end, the estimated error, and what it took."""
 
     start: Float[Array, " p"]
+    start_velocity: Float[Array, " p"]
     state: Float[Array, " p"]
     velocity: Float[Array, " p"]
     error: Float[Array, " p"]
@@ -23,9 +24,13 @@ class Step(NamedTuple):
 
 
 class AbstractStepper(eqx.Module):
-    """An explicit one-step method; `memory` is what it keeps between the steps of one trajectory."""
+    """An explicit one-step method; `memory` is what it keeps between the steps of one trajectory.
+
+    `aims` says whether steps are to stop short of kinks; a method of low order with large errors has nothing to gain from it.
+    """
 
     error_order: eqx.AbstractVar[int]
+    aims: eqx.AbstractClassVar[bool]
 
     @abc.abstractmethod
     def begin(self, field, state, velocity) -> Any:
@@ -52,6 +57,7 @@ class RungeKutta(AbstractStepper):
 
     solver: diffrax.AbstractERK
     error_order: int = eqx.field(static=True)
+    aims: ClassVar[bool] = True
 
     def __init__(self, solver: diffrax.AbstractERK):
         if not isinstance(solver, diffrax.AbstractERK) or not isinstance(solver.tableau, diffrax.ButcherTableau):
@@ -78,7 +84,7 @@ class RungeKutta(AbstractStepper):
             after, evaluations = field(end), evaluations + 1
         error = _combine(tableau.b_error, stages)
         dense = jnp.stack(stages)
-        return Step(state, end, after, error, jnp.asarray(evaluations), dense), memory
+        return Step(state, velocity, end, after, error, jnp.asarray(evaluations), dense), memory
 
     def interpolate(self, step, length, fraction):
         piece = self.solver.interpolation_cls(t0=0.0, t1=1.0, y0=step.start, y1=step.state, k=step.dense)
@@ -98,6 +104,7 @@ class Chebyshev(AbstractStepper):
 
     max_stages: int = eqx.field(static=True, default=48)
     error_order: int = eqx.field(static=True, default=3)
+    aims: ClassVar[bool] = False
 
     def begin(self, field, state, velocity):
         # neither the velocity (it may vanish) nor one coordinate (it may be an eigenvector of no weight) starts this off alone
@@ -122,7 +129,7 @@ class Chebyshev(AbstractStepper):
         _, end = jax.lax.fori_loop(2, stages + 1, stage, (state, first))
         after = field(end)
         error = 0.8 * (state - end) + 0.4 * length * (velocity + after)
-        return Step(state, end, after, error, stages + 1, velocity), memory
+        return Step(state, velocity, end, after, error, stages + 1, None), memory
 
     def longest(self, memory):
         return (self.max_stages**2 - 1) / (1.54 * 1.1 * memory[1])
@@ -131,7 +138,7 @@ class Chebyshev(AbstractStepper):
         """The cubic through both ends, which is as accurate as the method."""
         s = fraction
         ends = (1 + 2 * s) * (1 - s) ** 2 * step.start + s**2 * (3 - 2 * s) * step.state
-        return ends + length * s * (1 - s) * ((1 - s) * step.dense - s * step.velocity)
+        return ends + length * s * (1 - s) * ((1 - s) * step.start_velocity - s * step.velocity)
 
 
 def _power_iteration(field, state, velocity, memory):

@@ -237,6 +237,17 @@ def test_a_neuron_exactly_on_a_boundary_is_inactive_there():
     assert abs(float(flow.networks.weights[0, 0] @ TWO_POINTS.inputs[0])) < 1e-16
 
 
+def test_steps_that_aim_at_kinks_waste_few_and_stay_accurate():
+    """On orthogonal data, where nothing slides: a controller by the order of the method alone needs twenty rejections a kink."""
+    loss = rj.problems.orthogonal(jax.random.key(2), number=12, dim=12)
+    nets = rj.initialise.balanced(jax.random.key(3), number=2, width=30, dim=12, scale=0.1)
+    stepped = rj.flow_ensemble(loss, nets, end_time=20.0, rtol=1e-8, atol=1e-11, kinks="step")
+    located = rj.flow_ensemble(loss, nets, end_time=20.0, **TIGHT)
+    assert np.all(located.stats["kinks"] > 20)
+    assert np.all(stepped.stats["rejected"] < 2 * located.stats["kinks"] + 10)
+    np.testing.assert_allclose(rj.ravel(stepped.networks), rj.ravel(located.networks), rtol=0, atol=1e-8)
+
+
 @pytest.mark.parametrize("kinks", ["locate", "step"])
 def test_every_choice_refuses_what_it_cannot_do(kinks):
     loss, nets = draws(4, 2, 3, seed=0)
