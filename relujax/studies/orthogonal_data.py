@@ -200,7 +200,7 @@ def _high_dimension(frames):
     predicted = -np.log(1e-20) / np.array(means)
     times = np.linspace(0.0, 1.6 * predicted.max(), frames + 1)
     watch = {"singular": observe.singular_values, "rank": observe.effective_rank}
-    run = flow_ensemble(loss, nets, end_time=times[-1], save_at=times, observe=watch, rtol=1e-5, atol=1e-5)
+    run = flow_ensemble(loss, nets, end_time=times[-1], save_at=times, observe=watch, rtol=1e-4, atol=1e-4)
     losses = run.observed["loss"][0]
     share = np.array([np.sum(np.where(sign * loss.targets > 0, loss.targets, 0.0) ** 2) / 150 for sign in (1, -1)])
     order = np.argsort(predicted)
@@ -277,7 +277,7 @@ def _high_figure(high):
     fig.clear()
     left, middle = fig.add_subplot(1, 3, 1), fig.add_subplot(1, 3, 2)
     plot_dynamics.loss_and_levels(high["time"], high["loss"], left, jumps=high["predicted"].values)
-    left.set(yscale="log", title="d = 150, n = 75, λ = 1e-20; dotted: ln(1/λ)/|D±|")
+    left.set(yscale="log", ylim=(1e-4, 2), title="d = 150, n = 75, λ = 1e-20; dotted: ln(1/λ)/|D±|")
     left.title.set_fontsize(10)
     energy = high["singular"].values ** 2
     share = np.cumsum(energy, axis=1) / energy.sum(axis=1, keepdims=True)
