@@ -258,8 +258,9 @@ def study_run(
     try:
         with Console(stderr=True).status("") as status:
             done = studies.run(chosen, quick=quick, out=out, force=force, announce=lambda piece: status.update(f"… {piece}"))
-    except KeyboardInterrupt:
-        raise Unfinished("Interrupted: --out with the folder of the run goes on with it.", interrupted=True) from None
+    except KeyboardInterrupt as stop:
+        folder = stop.args[0] if stop.args else "with the folder of the run"
+        raise Unfinished(f"Interrupted: --out {folder} goes on with it.", interrupted=True) from None
     report.print_claims(done.claims, console)
     if json is not None:
         runs.write_json(json, done.as_json())

@@ -28,15 +28,15 @@ def function_and_kinks(hidden, amplitudes, ax, twin, *, grid, inputs, targets, r
     moving = w != 0
     kinks, strength = -b[moving] / w[moving], (a * np.hypot(w, b))[moving]
     inside = (kinks >= grid[0]) & (kinks <= grid[-1])
-    colours = np.where(strength > 0, POSITIVE, NEGATIVE)[inside]
-    twin.scatter(kinks[inside], strength[inside], marker="*", s=28, c=colours, alpha=0.7, lw=0)
+    for own, colour, label in ((strength > 0, POSITIVE, "a > 0"), (strength < 0, NEGATIVE, "a < 0")):
+        twin.scatter(*(x[inside & own] for x in (kinks, strength)), marker="*", s=36, c=colour, alpha=0.7, lw=0, label=label)
     ax.set(xlim=(grid[0], grid[-1]), xlabel="x", ylabel="f(x)")
     twin.set_ylabel("a |(w, b)| at the kink")
     return ax
 
 
 def polar_neurons(hidden, amplitudes, ax, *, marked=(), offset: float = 0.0):
-    """Two-dimensional hidden vectors as arrows' ends in polar coordinates, coloured by the sign of a.
+    """Two-dimensional hidden vectors as points in polar coordinates, coloured by the sign of a.
 
     `marked` are vectors whose directions are drawn as dashed rays; `offset` is added to every radius, so that the directions
     of vanishing neurons can be told apart.
@@ -69,7 +69,7 @@ def knots_over_time(times, knots, strengths, ax, *, samples=(), jump: float = np
         path = np.stack([times, knots[:, unit]], axis=1)
         joined = np.abs(np.diff(knots[:, unit])) < jump
         segments = np.stack([path[:-1], path[1:]], axis=1)[joined]
-        widths = 0.3 + 3.5 * np.abs(strengths[1:, unit][joined]) / top
+        widths = 0.6 + 3.5 * np.abs(strengths[1:, unit][joined]) / top
         colours = np.where(strengths[1:, unit][joined] > 0, POSITIVE, NEGATIVE)
         ax.add_collection(collections.LineCollection(segments, linewidths=widths, colors=colours, alpha=0.6))
     ax.set(xscale="log", xlim=(times[times > 0][0], times[-1]), xlabel="gradient flow time", ylabel="knot −b/w")
@@ -97,7 +97,7 @@ def against_scale(scales, values, ax, *, label=None, slope=None, colour=COLOURS[
     if slope is not None:
         smallest = np.argmin(scales)
         guide = values[smallest] * (scales / scales[smallest]) ** slope
-        ax.plot(scales, guide, "--", color="#999999", lw=1, label=f"slope {slope:g}")
+        ax.plot(scales, guide, "--", color="#999999", lw=1, label=f"slope {slope:.3g}")
     ax.set(xscale="log", yscale="log", xlabel="scale λ of the initialisation")
     return ax
 
@@ -119,6 +119,8 @@ def quadric(constant, paths, ax, *, reach: float = 2.0):
         ax.scatter(*path[-1], color=colour, s=30)
         ax.scatter(*path[0], color=colour, s=24, marker="s")
     ax.set(xlabel="w₁", ylabel="w₂", zlabel="a")
+    for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
+        axis.get_major_locator().set_params(nbins=5)
     return ax
 
 

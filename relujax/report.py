@@ -52,9 +52,9 @@ def print_claims(claims, console) -> None:
     for heading in ("", "claim", "measured", "expected", "within", "source"):
         table.add_column(heading, overflow="fold")
     for claim in claims:
-        within = f"{claim.tolerance:.2g}" if claim.tolerance else ""
+        within = f"{claim.tolerance:.3g}" if claim.tolerance else ""
         mark = "passed" if claim.passed else "FAILED"
-        table.add_row(mark, claim.name, _short(claim.measured), _short(claim.expected), within, claim.source)
+        table.add_row(mark, claim.name, *_sides(claim), within, claim.source)
     console.print(table)
 
 
@@ -64,13 +64,50 @@ def _state(summary):
     failed = [claim["name"] for claim in summary["claims"] if not claim["passed"]]
     count = len(summary["claims"])
     state = f"{count} claims passed" if not failed else f"{len(failed)} of {count} claims failed: {'; '.join(failed)}"
-    return f"last run: {state}, {summary['seconds']:.0f} s"
+    return f"last run, {'quick' if summary['quick'] else 'full'}: {state}, {summary['seconds']:.0f} s"
 
 
-def _short(value):
-    if isinstance(value, list | tuple | np.ndarray):
-        return ", ".join(_short(entry) for entry in value)
-    return f"{value:.10g}" if isinstance(value, float | np.floating) else str(value)
+def _sides(claim):
+    """What was measured and what was expected: for many values the worst of them."""
+    measured = _entries(claim.measured)
+    expected = _entries(claim.expected)
+    if len(measured) <= 4:
+        found = ", ".join(_short(entry, claim.tolerance, zeros="#") for entry in measured)
+        return found, ", ".join(_short(entry, claim.tolerance) for entry in expected)
+    if len(expected) == 1:
+        expected = expected * len(measured)
+    if len(measured) != len(expected):
+        return f"{len(measured)} values", f"{len(expected)} values"
+    misses = [_miss(*pair) for pair in zip(measured, expected, strict=True)]
+    if not any(misses):
+        return f"all {len(measured)} as expected", ", ".join(_short(entry, 0.0) for entry in expected[:4]) + ", …"
+    worst = max(range(len(misses)), key=misses.__getitem__)
+    found = _short(measured[worst], claim.tolerance, zeros="#")
+    return f"{found} (worst of {len(measured)})", _short(expected[worst], claim.tolerance)
+
+
+def _entries(value):
+    """The numbers or words in a value, nested or not."""
+    if isinstance(value, list | tuple) or np.ndim(value):
+        return [leaf for entry in value for leaf in _entries(entry)]
+    return [value.item() if hasattr(value, "item") else value]
+
+
+def _miss(measured, expected):
+    """How far a value lies off; one that is not a number is farthest."""
+    if isinstance(measured, str) or isinstance(expected, str):
+        return float(measured != expected)
+    miss = abs(measured - expected)
+    return miss if miss == miss else math.inf
+
+
+def _short(value, tolerance, *, zeros=""):
+    """A value to two digits beyond its tolerance, with the zeros at its end if `zeros` is "#"."""
+    if not isinstance(value, float):
+        return str(value)
+    finite = math.isfinite(value) and value != 0
+    digits = math.ceil(math.log10(abs(value) / tolerance)) + 2 if tolerance and finite else 6
+    return f"{value:{zeros}.{min(max(digits, 3), 16)}g}".rstrip(".") if finite else f"{value:g}"
 
 
 def print_points(dataset, console, *, title: str, rows: int = 20) -> None:

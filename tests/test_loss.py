@@ -209,6 +209,17 @@ def test_relu_derivative_is_zero_on_a_boundary():
     np.testing.assert_array_equal(rj.ravel(loss.gradient(net)), 0.0)
 
 
+def test_only_a_neuron_beyond_a_boundary_is_pushed_off_it():
+    """Two orthogonal data: the height over the first rests on its boundary, and moves at a y |x|²/n beyond it."""
+    inputs, targets, size = jnp.array([[-0.5, 1.0], [2.0, 1.0]]), jnp.array([-1.0, 1.0]), 1e-3
+    loss = rj.EmpiricalLoss(inputs, targets)
+    for height, rate in ((0.0, 0.0), (1e-12, -size * 1.25 / 2), (-1e-12, 0.0)):
+        w = size * jnp.array([1.0, 0.5]) + height * inputs[0] / 1.25
+        gradient = loss.gradient(rj.ShallowReLU(w[None], jnp.array([size])))
+        found = -float(gradient.weights[0] @ inputs[0])
+        assert found == 0 if height == 0 else abs(found - rate) < 1e-12
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

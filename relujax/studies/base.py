@@ -59,12 +59,12 @@ def equal(name: str, measured, expected, source: str) -> Claim:
 
 def at_most(name: str, measured: Real, bound: Real, source: str) -> Claim:
     """A number is not above `bound`."""
-    return Claim(name, measured, f"at most {bound:g}", 0.0, source, bool(measured <= bound))
+    return Claim(name, measured, f"at most {bound:.10g}", 0.0, source, bool(measured <= bound))
 
 
 def at_least(name: str, measured: Real, bound: Real, source: str) -> Claim:
     """A number is not below `bound`."""
-    return Claim(name, measured, f"at least {bound:g}", 0.0, source, bool(measured >= bound))
+    return Claim(name, measured, f"at least {bound:.10g}", 0.0, source, bool(measured >= bound))
 
 
 class AbstractStudy(abc.ABC):

@@ -79,7 +79,9 @@ class LeastSymmetryBreaking(AbstractStudy):
             ax.set(title=setting, ylim=(0, 100), xlabel="k")
         axes[0, 0].set_ylabel("percentage of ends")
         axes[1, 0].set_ylabel("percentage of ends")
-        axes[1, 2].legend(fontsize=8, loc="lower left", framealpha=1.0)
+        handles, kinds = axes[0, 0].get_legend_handles_labels()
+        labels = [f"${kind}$".replace("−", "-").replace("x", r"\times") if kind.startswith("S_") else kind for kind in kinds]
+        fig.legend(handles, labels, fontsize=9, loc="outside lower center", ncols=len(kinds))
         return {"isotropy": fig}
 
 

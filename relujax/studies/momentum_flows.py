@@ -206,6 +206,8 @@ def _discrete_figure(discrete):
     for colour, word, errors in zip(plot.COLOURS[1:], ("heavy ball", "Nesterov"), discrete["error"].values, strict=False):
         right.plot(discrete["rate"], errors / np.sqrt(discrete["rate"].values), "o-", color=colour, label=word)
     right.set(xscale="log", ylim=(0, None), xlabel="step size η", ylabel="error / √η", title="Discrete against continuous")
+    right.set_xticks(discrete["rate"].values, [f"{rate:g}" for rate in discrete["rate"].values])
+    right.minorticks_off()
     right.legend(fontsize=8)
     return fig
 

@@ -21,8 +21,8 @@ from ..network import dead_neurons, hidden_vectors, kinks, ravel, take, unravel,
 from ..problems import random_teacher, univariate
 from .base import AbstractStudy, at_least, at_most, close, equal
 
-TWO = univariate(np.array([-0.5, 2.0]), np.array([-1.0, 1.0]))
-FIVE = univariate(np.array([-1.5, -1.0, 0.0, 0.25, 2.0]), np.array([0.7, -0.3, -0.3, 0.4, 0.2]))
+TWO = np.array([-0.5, 2.0]), np.array([-1.0, 1.0])
+FIVE = np.array([-1.5, -1.0, 0.0, 0.25, 2.0]), np.array([0.7, -0.3, -0.3, 0.4, 0.2])
 TWO_GRID, FIVE_GRID = np.linspace(-1.5, 3.0, 181), np.linspace(-2.5, 3.0, 221)
 PATH_SCALE = 1e-6  # of their notebook
 SIX = np.array([1.0, 0.7, -0.9, 1.3, -0.4, -1.1])
@@ -36,7 +36,7 @@ class OrthogonalData(AbstractStudy):
     paper = "Boursier, Pillaud-Vivien, Flammarion 2022 (arXiv 2206.00939)"
     about = "Neurons align, then fit one sign after the other; the limit is the interpolator of least variation norm."
     cost = "about 10 minutes"
-    quick = {"width": 60, "replicas": 8, "tall": 200, "frames": 30}
+    quick = {"width": 60, "replicas": 8, "tall": 200, "frames": 48}
     full = {"width": 60, "replicas": 64, "tall": 2000, "frames": 150}
 
     def measure(self, keep, *, width, replicas, tall, frames):
@@ -84,14 +84,18 @@ class OrthogonalData(AbstractStudy):
         return {
             "scales": _scale_figure(results),
             "losses": _loss_figure(results),
-            "two-points": _path_animation(results["two-points"], TWO, TWO_GRID),
-            "five-points": _path_animation(results["five-points"], FIVE, FIVE_GRID),
+            "two-points": _path_animation(results["two-points"], *TWO, TWO_GRID),
+            "five-points": _path_animation(results["five-points"], *FIVE, FIVE_GRID),
             "high-dimension": _high_figure(results["high-dimension"]),
         }
 
 
+def _extended(x):
+    return np.column_stack([x, np.ones_like(x)])
+
+
 def _limit():
-    return theory.orthogonal_limit(np.column_stack([TWO.inputs, np.ones(2)]), np.asarray(TWO.targets))
+    return theory.orthogonal_limit(_extended(TWO[0]), TWO[1])
 
 
 def _passing(times, losses, level):
@@ -103,16 +107,17 @@ def _passing(times, losses, level):
 def _two_points(width, frames):
     """Two points from one draw at many scales, as one ensemble, and the path of the one at 1e-6 frame by frame."""
     xarray = extra("xarray", "io")
+    loss = univariate(*TWO)
     scale = np.array([1e-1, 1e-2, 1e-3, 1e-4, PATH_SCALE, 1e-9, 1e-20, 1e-48])
     nets = scaled(balanced(jax.random.key(0), number=1, width=width, dim=1, biases=True), scale)
-    shown, log_spaced = np.linspace(0.0, 260.0, 261), np.geomspace(1.0, 40.0, frames)
+    shown, log_spaced = np.geomspace(0.2, 260.0, 361), np.geomspace(4.0, 40.0, frames)
     times = np.sort(np.concatenate([shown, log_spaced]))
     run = flow_ensemble(
-        TWO, nets, end_time=times[-1], save_at=times, observe=(ravel,), loss_levels=np.array([0.375, 0.125]), **EXACT
+        loss, nets, end_time=times[-1], save_at=times, observe=(ravel,), loss_levels=np.array([0.375, 0.125]), **EXACT
     )
     places = np.asarray(kinks(run.networks))
-    living = ~np.asarray(jax.vmap(lambda net: dead_neurons(net, TWO.inputs))(run.networks))
-    apart = np.min(np.abs(places[..., None] - TWO.inputs[:, 0]), axis=-1)
+    living = ~np.asarray(jax.vmap(lambda net: dead_neurons(net, loss.inputs))(run.networks))
+    apart = np.min(np.abs(places[..., None] - TWO[0]), axis=-1)
     one = int(np.argmin(np.abs(scale - PATH_SCALE)))
     path = unravel(take(nets, one), run.observed["ravel"][one, np.searchsorted(times, log_spaced)])
     return xarray.Dataset(
@@ -122,7 +127,7 @@ def _two_points(width, frames):
             "kink_error": ("scale", np.max(np.where(living, apart, 0.0), axis=1)),
             "jump": (("scale", "sign"), run.level_times),
             "history": (("scale", "time"), run.observed["loss"][:, np.searchsorted(times, shown)]),
-            **_path(TWO, path),
+            **_path(loss, path),
         },
         {"scale": scale, "x": TWO_GRID, "time": shown, "frame": log_spaced},
     )
@@ -146,7 +151,7 @@ def _replica(number):
     steps, falls = np.arange(0, 20_001, 10), {}
     for dtype in ("float64", "float32"):
         cast = jax.tree.map(lambda leaf, dtype=dtype: leaf.astype(dtype), nets)
-        losses = 2 * descent(TWO, cast, optax.sgd(2e-3), steps=20_000, save_at=steps).observed["loss"]
+        losses = 2 * descent(univariate(*TWO), cast, optax.sgd(2e-3), steps=20_000, save_at=steps).observed["loss"]
         falls[dtype] = [steps[np.argmax(losses < level, axis=1)] for level in (0.75, 0.25)]
     first, second = falls["float64"]
     return xarray.Dataset({"first": ("draw", first), "second": ("draw", second), "single": ("draw", falls["float32"][0])})
@@ -155,17 +160,18 @@ def _replica(number):
 def _five_points(width, frames):
     """The second toy, which is not orthogonal, frame by frame, and its alignment when the loss first moves."""
     xarray = extra("xarray", "io")
-    extremal = theory.extremal_vectors(np.column_stack([FIVE.inputs, np.ones(5)]), FIVE.targets)
+    loss = univariate(*FIVE)
+    extremal = theory.extremal_vectors(_extended(FIVE[0]), FIVE[1])
     scale, times = 1e-3, np.concatenate([[0.0], np.geomspace(20.0, 800.0, frames)])
     nets = balanced(jax.random.key(0), number=1, width=width, dim=1, scale=scale, biases=True)
-    run = flow_ensemble(FIVE, nets, end_time=times[-1], save_at=times, observe=(ravel,), rtol=1e-4, atol=1e-4)
+    run = flow_ensemble(loss, nets, end_time=times[-1], save_at=times, observe=(ravel,), rtol=1e-4, atol=1e-4)
     path = unravel(take(nets, 0), run.observed["ravel"][0])
     moved = take(path, int(np.argmax(run.observed["loss"][0] < 0.98 * run.observed["loss"][0, 0])))
     cosines = observe.cosines(np.array([one.sign * one.vector for one in extremal]))(moved)
     own = np.asarray(observe.signs(moved))[:, None] == np.array([one.sign for one in extremal])
     grown = np.asarray(observe.neuron_norms(moved)) > 10 * scale
     alignment = np.min(np.max(np.where(own, cosines, -1.0), axis=1)[grown])
-    return xarray.Dataset({**_path(FIVE, path), "alignment": alignment}, {"frame": times})
+    return xarray.Dataset({**_path(loss, path), "alignment": alignment}, {"frame": times})
 
 
 def _six_points(width):
@@ -232,23 +238,24 @@ def _scale_figure(results):
 def _loss_figure(results):
     two = results["two-points"]
     fig, ax = plot.figure()
-    jumps = [time for scale in two["scale"].values for time in _limit().jump_times(scale)]
-    labels = [f"λ = {scale:.0e}" for scale in two["scale"].values]
-    plot_dynamics.loss_and_levels(two["time"], two["history"], ax, levels=(0.5, 0.25), jumps=jumps, labels=labels)
-    ax.set(ylim=(0, 0.55), title="Two points: the dotted times are ln(1/λ)/|D±|")
+    plot_dynamics.loss_and_levels([], [], ax, levels=(0.5, 0.25), jumps=_limit().jump_times(np.exp(-1.0)))
+    for colour, scale, losses in zip(plot.COLOURS, two["scale"].values, two["history"].values, strict=False):
+        ax.plot(two["time"] / -np.log(scale), losses, color=colour, lw=1.4, label=f"λ = $10^{{{np.log10(scale):.0f}}}$")
+    ax.set(xlim=(0, 3), ylim=(0, 0.55), xlabel="gradient flow time over ln(1/λ)")
+    ax.set_title("Two points: from saddle to saddle; dotted: 1/|D±|")
     ax.legend(fontsize=8)
     return fig
 
 
-def _path_animation(path, loss, grid):
+def _path_animation(path, inputs, targets, grid):
     """The network, the kinks of its neurons, and the loss, frame by frame in log time."""
-    inputs, targets, times = np.asarray(loss.inputs)[:, 0], np.asarray(loss.targets), path["frame"].values
-    hidden, amplitude = path["hidden"].values, path["amplitude"].values
+    times, hidden, amplitude = path["frame"].values, path["hidden"].values, path["amplitude"].values
     strength = amplitude * np.linalg.norm(hidden, axis=2)
     top = 1.1 * np.abs(strength).max()
+    ticks = [tick for tick in np.outer(10.0 ** np.arange(4), (1, 2, 5)).ravel() if times[1] <= tick <= times[-1]]
 
     def draw(fig, frame):
-        fig.subplots_adjust(left=0.09, right=0.87, top=0.97, bottom=0.12, hspace=0.3)
+        fig.subplots_adjust(left=0.09, right=0.87, top=0.94, bottom=0.12, hspace=0.35)
         ax, below = fig.subplots(2, 1, height_ratios=(3, 1))
         twin = ax.twinx()
         plot_dynamics.function_and_kinks(hidden[frame], amplitude[frame], ax, twin, grid=grid, inputs=inputs, targets=targets)
@@ -257,6 +264,10 @@ def _path_animation(path, loss, grid):
         below.plot(times, path["loss"], color="black", lw=1)
         below.plot(times[frame], path["loss"][frame], "o", color=plot.COLOURS[1])
         below.set(xscale="log", xlabel="gradient flow time", ylabel="loss", xlim=times[[1, -1]])
+        below.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        below.minorticks_off()
+        ax.set_title(f"t = {times[frame]:.3g}", fontsize=10)
+        twin.legend(loc="lower left", fontsize=8)
 
     return plot_dynamics.Animation(range(1, len(times)), draw)
 
@@ -266,16 +277,19 @@ def _high_figure(high):
     fig.clear()
     left, middle = fig.add_subplot(1, 3, 1), fig.add_subplot(1, 3, 2)
     plot_dynamics.loss_and_levels(high["time"], high["loss"], left, jumps=high["predicted"].values)
-    left.set_title("d = 150, n = 75, λ = 1e-20")
+    left.set(yscale="log", ylim=(1e-4, 2), title="d = 150, n = 75, λ = 1e-20; dotted: ln(1/λ)/|D±|")
+    left.title.set_fontsize(10)
     energy = high["singular"].values ** 2
     share = np.cumsum(energy, axis=1) / energy.sum(axis=1, keepdims=True)
     for colour, number in zip(plot.COLOURS, (1, 2, 6, 12), strict=False):
-        middle.plot(high["time"], share[:, number - 1], color=colour, label=f"first {number}")
+        middle.plot(high["time"], share[:, number - 1], color=colour, label=f"first {number}" if number > 1 else "first")
     middle.set(xlabel="gradient flow time", ylabel="explained variance of W", ylim=(0, 1.02))
-    middle.legend(fontsize=8)
+    middle.legend(fontsize=8, title="components")
     right = fig.add_subplot(1, 3, 3, projection="polar")
     plot_dynamics.polar_neurons(high["plane"], high["amplitude"], right)
-    right.set_title("neurons in the first two directions")
+    right.set_title("neurons in the first two directions", fontsize=10)
+    right.set_xticklabels([])
+    right.legend(fontsize=8, loc="upper left")
     return fig
 
 

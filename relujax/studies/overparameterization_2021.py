@@ -6,6 +6,8 @@ global for large k, and splitting a neuron of a spurious one makes it a saddle. 
 to k = 30 by the census, beyond it to a gradient norm of 1e-7 and from there by Newton's method in the fixed space of each end.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,15 +63,17 @@ class Overparameterization2021(AbstractStudy):
         share = np.array([_global(piece) / piece.attrs["starts"] for piece in results.values()])
         error = np.sqrt(share * (1 - share) / np.array([piece.attrs["starts"] for piece in results.values()]))
         left.errorbar(ks, 100 * share, 196 * error, fmt="o", color=plot.COLOURS[0], capsize=3, label="flow, 95 %")
-        left.plot(list(PUBLISHED), [hits / _RUNS * 100 for hits in PUBLISHED.values()], "kD", ms=4, label="published")
+        published = [hits / _RUNS * 100 for hits in PUBLISHED.values()]
+        left.plot(list(PUBLISHED), published, "D", color="black", mfc="none", ms=7, zorder=3, label="published")
         left.set(xlabel="k", ylabel="percentage of runs", title="Runs that reach the global minimum", ylim=(-3, 103))
         left.legend(fontsize=8)
-        for k, piece in zip(ks, results.values(), strict=True):
+        colours = itertools.cycle(plot.COLOURS)
+        for k, piece, colour in zip(ks, results.values(), colours, strict=False):
             loss, splitting = piece["loss"].values, piece["splitting"].values
-            right.plot(loss[loss > 1e-3], splitting[loss > 1e-3], "o", ms=4, alpha=0.7, label=f"k = {k}")
+            right.plot(loss[loss > 1e-3], splitting[loss > 1e-3], "o", color=colour, ms=4, alpha=0.7, label=f"k = {k}")
         right.axhline(0, color="black", lw=0.8)
         right.set(xlabel="loss of a spurious minimum", ylabel="smallest splitting eigenvalue", title="Splitting makes a saddle")
-        right.legend(fontsize=8, loc="upper right", ncols=2)
+        right.legend(fontsize=8, loc="center right", ncols=2)
         return {"global-minimum": fig}
 
 

@@ -36,13 +36,14 @@ def find(name: str) -> AbstractStudy:
 
 
 def last_summary(name: str, folder: str | Path = ".") -> dict[str, Any] | None:
-    """The summary of the last finished run of a study among the run folders in `folder`, or None."""
+    """The summary of the last finished run of a study among the run folders in `folder`, and whether it was `quick`, or None."""
     found = []
     for settings in Path(folder).glob("*/settings.json"):
         try:
             content = json.loads(settings.read_text())
             if content["command"] == "study" and content["arguments"]["study"] == name and content["finished"]:
-                found.append((content["started"], json.loads((settings.parent / "summary.json").read_text())))
+                summary = json.loads((settings.parent / "summary.json").read_text())
+                found.append((content["started"], {**summary, "quick": content["arguments"]["quick"]}))
         except (OSError, ValueError, KeyError, TypeError):
             continue  # another program's folder
     return max(found, key=lambda pair: pair[0])[1] if found else None

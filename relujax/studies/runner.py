@@ -53,7 +53,7 @@ def run(
     **Returns:** a `Report`. Claims that fail are in it; nothing is raised for them.
 
     **Raises:** `ValueError` for an unknown study and an `out` that is in the way; `ImportError` without xarray, zarr or
-    matplotlib.
+    matplotlib; `KeyboardInterrupt`, with the folder, when interrupted.
     """
     jax.config.update("jax_enable_x64", True)
     study = find(study) if isinstance(study, str) else study
@@ -72,7 +72,10 @@ def run(
             folder.save(name, pieces[name])
         return pieces[name]
 
-    study.measure(keep, **settings)
+    try:
+        study.measure(keep, **settings)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(folder.path) from None
     report = Report(study.name, study.claims(pieces), _seconds(pieces, began), folder.path)
     if not report.claims:
         raise ValueError(f"the study {study.name} makes no claim: its claims() must return at least one.")

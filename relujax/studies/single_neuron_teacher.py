@@ -31,7 +31,7 @@ class SingleNeuronTeacher(AbstractStudy):
 
     name = "single-neuron-teacher"
     paper = "Chistikov, Englert, Lazic 2023 (arXiv 2306.06479)"
-    about = "One teacher neuron: the flow ends at rank one, at angles in proportion to λ, even where another norm is smaller."
+    about = "One teacher neuron: the flow ends at rank one, at angles in proportion to λ, of least norm or not."
     cost = "about an hour"
     quick = {"dims": (4, 64), "trials": 12, "width": 200, "nuclear": ()}
     full = {"dims": (4, 16, 64, 256), "trials": 60, "width": 200, "nuclear": (1024,)}
@@ -195,7 +195,7 @@ def _scale_figure(results):
 
 def _loss_figure(acute):
     fig, ax = plot.figure()
-    labels = [f"λ = 4^{np.log(scale) / np.log(4):.0f}" for scale in acute["scale"].values]
+    labels = [f"λ = $4^{{{np.log(scale) / np.log(4):.0f}}}$" for scale in acute["scale"].values]
     jumps = -np.log(acute["scale"].values) / acute.attrs["slope"]
     plot_dynamics.loss_and_levels(acute["time"], np.maximum(acute["loss"], 1e-30), ax, jumps=jumps, labels=labels)
     ax.set(yscale="log", ylim=(1e-6, None), title="Loss; dotted: ln(1/λ)/|γ|")

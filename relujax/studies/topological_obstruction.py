@@ -32,7 +32,7 @@ class TopologicalObstruction(AbstractStudy):
     name = "topological-obstruction"
     paper = "Nurisso, Leroy, Vaccarino 2024 (arXiv 2410.14837)"
     about = "Conserved quadrics: how many pieces they have, and what an unlucky start can never reach."
-    cost = "about 10 minutes"
+    cost = "about 3 minutes"
     quick = {"widths": (1, 2, 4, 8), "seeds": 12, "steps": 1000, "side": 20}
     full = {"widths": (1, 2, 4, 8, 16, 32), "seeds": 50, "steps": 4000, "side": 50}
 
@@ -50,7 +50,7 @@ class TopologicalObstruction(AbstractStudy):
         misses = (drawn["drawn"].values - exact) / np.sqrt(exact * (1 - exact) / drawn["number"].values)
         stuck = cancer["obstructed"].values
         below = cancer["bound"].values[stuck] - cancer["train"].values[stuck]
-        gain = [_mean_test(cancer, width, width) / _mean_test(cancer, width, 0) for width in (1, 2, 4)]
+        gain = _gain(cancer)
         return [
             equal("Betti numbers", [theory.betti_numbers(*case) for case in TABLE], list(TABLE.values()), "theorem on H(c)"),
             equal("components of two pathological neurons", theory.effective_components(2, 1, 0, 2), 3, "of 4, up to exchange"),
@@ -62,8 +62,9 @@ class TopologicalObstruction(AbstractStudy):
             close("free: last loss", last[1], 0.0, 1e-6, "the teacher is reached"),
             at_most("frequencies: largest miss in standard errors", np.abs(misses).max(), 3.0, "F distribution"),
             at_most("breast cancer: loss below the bound of an obstructed start", below.max(initial=-1.0), 0.0, "ln 2 a datum"),
-            at_most("breast cancer: test loss of all free over none free, l = 1, 2, 4", max(gain), 1.0, "figure on l₊"),
-        ]
+            at_most("breast cancer: change of test loss, in standard errors, when obstructed starts are freed",
+                    gain.mean() / (gain.std() / len(gain) ** 0.5), -2.0, "figure on l₊"),
+        ]  # fmt: skip
 
     def figures(self, results):
         return {
@@ -177,12 +178,16 @@ def _heat(side):
 
 
 def _breast_cancer(widths, seeds, steps):
-    """Test loss after gradient descent from Kaiming starts whose neurons are rescaled so that a given number is free."""
+    """Test loss after gradient descent from Kaiming starts whose neurons are rescaled so that a given number is free.
+
+    The paper finds the test loss to depend on that number. Here it does where starts are obstructed; from 8 neurons on none is,
+    and free ones are no better.
+    """
     xarray = extra("xarray", "io")
     data = datasets.load("breast-cancer")
     order = np.random.default_rng(0).permutation(len(data.targets))
     train, test = (EmpiricalLoss(data.inputs[part], data.targets[part], LogisticError()) for part in (order[:400], order[400:]))
-    rows: dict[str, list] = {name: [] for name in ("width", "free", "train", "test", "obstructed", "bound")}
+    rows: dict[str, list] = {name: [] for name in ("width", "draw", "free", "train", "test", "obstructed", "bound")}
     for width in widths:
         drawn = initialise.kaiming(jax.random.key(width), number=seeds, width=width, dim=data.inputs.shape[1])
         for free in sorted({0, 1, width // 2, width}):
@@ -192,6 +197,7 @@ def _breast_cancer(widths, seeds, steps):
             positive, negative = np.all(components > 0, axis=1), np.all(components < 0, axis=1)
             share = np.where(positive, np.mean(train.targets < 0), np.mean(train.targets > 0))
             rows["width"] += [width] * seeds
+            rows["draw"] += list(range(seeds))
             rows["free"] += [free] * seeds
             rows["train"] += list(end.losses)
             rows["test"] += list(np.asarray(jax.vmap(test)(end.networks)))
@@ -200,8 +206,12 @@ def _breast_cancer(widths, seeds, steps):
     return xarray.Dataset({name: ("run", np.asarray(values)) for name, values in rows.items()})
 
 
-def _mean_test(cancer, width, free):
-    return cancer["test"].values[(cancer["width"].values == width) & (cancer["free"].values == free)].mean()
+def _gain(cancer):
+    """Test loss with all neurons free minus that with none, from the same obstructed function, at more than one neuron."""
+    runs = list(zip(*(cancer[name].values for name in ("width", "draw", "free")), strict=True))
+    stuck = [i for i, (width, _, free) in enumerate(runs) if width > 1 and free == 0 and cancer["obstructed"].values[i]]
+    freed = [runs.index((runs[i][0], runs[i][1], runs[i][0])) for i in stuck]
+    return cancer["test"].values[freed] - cancer["test"].values[stuck]
 
 
 def _with_free(net, free):
@@ -214,9 +224,10 @@ def _with_free(net, free):
 
 def _heat_figure(heat):
     colours = extra("matplotlib.colors", "plot")
-    fig, axes = plot.figure(10.0, 8.0, rows=2, columns=2)
+    fig, axes = plot.figure(11.0, 8.0, rows=2, columns=2)
+    fig.suptitle("Probability at initialisation; white: that one neuron is pathological")
     norms = {"disconnected": colours.Normalize(0, 1), "obstructed": colours.LogNorm(1e-12, 1)}
-    words = {"disconnected": "the invariant set is disconnected", "obstructed": "no positive amplitude can be reached"}
+    words = {"disconnected": "invariant set in pieces", "obstructed": "no positive amplitude reachable"}
     for row, name in zip(axes, words, strict=True):
         for ax, law in zip(row, heat["law"].values, strict=True):
             these = heat.sel(law=law)
@@ -224,11 +235,11 @@ def _heat_figure(heat):
             shown = np.maximum(these[name], 1e-12)
             mesh = ax.pcolormesh(*place, shown, cmap="cividis", norm=norms[name], shading="nearest")
             lines = ax.contour(*place, these["neuron"], levels=[1e-3, 1e-2, 0.1, 0.2, 0.3], colors="white", linewidths=1)
-            ax.clabel(lines, fontsize=7)
+            ax.clabel(lines, fontsize=7, fmt="%g")
             ax.xaxis.get_major_locator().set_params(integer=True)
             ax.yaxis.get_major_locator().set_params(integer=True)
-            ax.set(xlabel="inputs d", ylabel="neurons l", title=f"{law}: {words[name]}")
-        fig.colorbar(mesh, ax=row, label="probability (white: that one neuron is pathological)")
+            ax.set(xlabel="inputs d", ylabel="neurons l", title=f"{law.capitalize()}: {words[name]}")
+        fig.colorbar(mesh, ax=row, label="probability")
     return fig
 
 
@@ -241,6 +252,7 @@ def _quadric_figure(toy):
             constant = float(toy["constant"][start, neuron])
             plot_dynamics.quadric(constant, [toy["path"].values[start, :, neuron]], ax)
             ax.set_title(f"{word}: neuron {neuron + 1}, c = {constant:.2f}")
+    fig.suptitle("Along the flow, from the square to the circle")
     return fig
 
 
@@ -250,7 +262,7 @@ def _toy_loss_figure(toy):
         ax.plot(toy["step"], toy["descent"][start], color=plot.COLOURS[start + 1], label=f"{word}: gradient descent")
         ax.plot(toy["time"] / RATE, toy["loss"][start], ":", color="black", label="flow" if start else None)
     ax.axhline(toy.attrs["bound"], color="#999999", ls="--", label="least loss of a function that is never negative")
-    ax.set(xlim=(0, STEPS), yscale="log", ylim=(1e-4, None), xlabel="step", ylabel="loss")
+    ax.set(xlim=(0, STEPS), yscale="log", ylim=(1e-3, 3), xlabel="step", ylabel="loss")
     ax.set_title("The same function at two rescalings")
     ax.legend(fontsize=8)
     return fig
@@ -266,7 +278,7 @@ def _cancer_figure(cancer):
         middle = [np.mean(group) for group in groups]
         spread = [np.std(group) / np.sqrt(len(group)) for group in groups]
         ax.errorbar(free, middle, yerr=spread, fmt="o-", color=colour, capsize=2, label=f"l = {width}")
-    ax.set(xlabel="free neurons l₊ (c > 0)", ylabel="test loss", title="Breast cancer: what counts is how many neurons are free")
+    ax.set(xlabel="free neurons l₊ (c > 0)", ylabel="test loss", title="Breast cancer: free neurons help narrow networks")
     ax.legend(fontsize=8)
     return fig
 

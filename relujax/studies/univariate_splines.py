@@ -21,7 +21,6 @@ from ..problems import univariate
 from .base import AbstractStudy, at_least, at_most, close
 
 INPUTS, TARGETS = np.array([-0.8, -0.45, -0.1, 0.3, 0.75]), np.array([0.5, -0.4, 0.9, -0.2, 0.6])
-LOSS = univariate(INPUTS, TARGETS)
 GRID = np.linspace(-1, 1, 401)
 INSIDE = (INPUTS[0] <= GRID) & (INPUTS[-1] >= GRID)
 PRODUCT = 1e-3  # |a| |w| of every unit in the map of regimes
@@ -34,8 +33,8 @@ class UnivariateSplines(AbstractStudy):
     paper = "Williams, Trager, Silva, Panozzo, Zorin, Bruna 2019 (arXiv 1906.07842)"
     about = "Univariate networks fit a cubic spline in the kernel regime and a linear one in the adaptive regime."
     cost = "about 5 minutes"
-    quick = {"widths": (20, 60, 200, 600), "ratios": 9, "draws": 8}
-    full = {"widths": (20, 60, 200, 600, 2000), "ratios": 17, "draws": 40}
+    quick = {"widths": (20, 50, 120, 300, 700), "ratios": 22, "draws": 8}
+    full = {"widths": (20, 35, 60, 110, 200, 350, 600, 1100, 2000), "ratios": 43, "draws": 40}
 
     def measure(self, keep, *, widths, ratios, draws):
         keep("reduced", _reduced)
@@ -82,6 +81,10 @@ class UnivariateSplines(AbstractStudy):
         return {"regimes": _regime_figure(results["map"]), "functions": _function_figure(results), "knots": _knot_figure(results)}
 
 
+def _loss():
+    return univariate(INPUTS, TARGETS)
+
+
 def _slope(x, y):
     return np.polyfit(np.log(np.asarray(x, float)), np.log(np.asarray(y, float)), 1)[0]
 
@@ -92,7 +95,7 @@ def _reduced():
 
     def difference(net):
         (strength, angle, balance), velocity = jax.jvp(
-            theory.reduce, (net,), (jax.tree.map(lambda leaf: -leaf, LOSS.gradient(net)),)
+            theory.reduce, (net,), (jax.tree.map(lambda leaf: -leaf, _loss().gradient(net)),)
         )
         reduced = theory.reduced_velocity(strength, angle, balance, INPUTS, TARGETS)
         return jnp.max(jnp.abs(jnp.stack(velocity[:2]) - jnp.stack(reduced)) / (1 + jnp.abs(jnp.stack(reduced))))
@@ -153,7 +156,7 @@ def _kernel_regime():
     xarray = extra("xarray", "io")
     sizes = np.array([0.1, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0])
     nets = stack([_even_units(size, 400) for size in sizes])
-    ends = flow_ensemble(LOSS, nets, gradient_norm=1e-7, solver=Chebyshev(), rtol=1e-3, atol=1e-3)
+    ends = flow_ensemble(_loss(), nets, gradient_norm=1e-7, solver=Chebyshev(), rtol=1e-3, atol=1e-3)
     fixed = _least_norm(*_even_kinks(400))
     return xarray.Dataset(
         {"f": (("size", "x"), _functions(ends.networks)), "linearised": ("x", fixed(GRID))}, {"size": sizes, "x": GRID}
@@ -169,7 +172,7 @@ def _adaptive_regime(draws):
     nets = ShallowReLU(hidden[0][..., None], jnp.zeros((draws, width)), hidden[1])
     times = np.concatenate([[0.0], np.geomspace(1e-2, 1e4, 240)])
     run = flow_ensemble(
-        LOSS, nets, end_time=times[-1], save_at=times, rtol=1e-9, atol=1e-9, kinks="locate",
+        _loss(), nets, end_time=times[-1], save_at=times, rtol=1e-9, atol=1e-9, kinks="locate",
         observe={"knot": kinks, "strength": observe.signed_strengths},
     )  # fmt: skip
     return xarray.Dataset(
@@ -192,7 +195,7 @@ def _map(widths, ratios):
     for row, width in enumerate(widths):
         signs = np.where(np.arange(width) % 2, -1.0, 1.0)
         nets = stack([_even_units(np.sqrt(PRODUCT * r), width, jnp.asarray(np.sqrt(PRODUCT / r) * signs)) for r in ratio])
-        ends = flow_ensemble(LOSS, nets, gradient_norm=1e-4, solver=Chebyshev(), rtol=1e-2, atol=1e-2, max_steps=20_000)
+        ends = flow_ensemble(_loss(), nets, gradient_norm=1e-4, solver=Chebyshev(), rtol=1e-2, atol=1e-2, max_steps=20_000)
         f = _functions(ends.networks)[:, INSIDE]
         cubic, straight = np.abs(f - spline[INSIDE]).max(axis=1), np.abs(f - linear[INSIDE]).max(axis=1)
         share[row] = cubic / (cubic + straight)
@@ -200,9 +203,13 @@ def _map(widths, ratios):
 
 
 def _boundary(regimes):
-    """The ratio |w|/|a| at which a network of each width ends half-way, interpolated in its logarithm."""
+    """The largest ratio |w|/|a| from which a network of each width ends half-way, interpolated in its logarithm."""
     ratio = np.log(regimes["ratio"].values)
-    return np.exp([np.interp(0.5, row[::-1], ratio[::-1]) for row in regimes["share"].values])
+    share = regimes["share"].values
+    # small ones can leave a sample out, so that the share also falls there
+    last = [min(np.flatnonzero(row > 0.5)[-1], len(ratio) - 2) for row in share]
+    pairs = [(share[row, i : i + 2][::-1], ratio[i : i + 2][::-1]) for row, i in enumerate(last)]
+    return np.exp([np.interp(0.5, *pair) for pair in pairs])
 
 
 def _fitted(adaptive):
@@ -217,8 +224,10 @@ def _regime_figure(regimes):
     middle = _boundary(regimes)[0] * regimes["width"].values[0] / regimes["width"].values
     ax.plot(middle, regimes["width"], "--", color=plot.COLOURS[1], label="slope −1")
     ax.set(xscale="log", yscale="log", xlabel="|w| / |a| at the start", ylabel="width m")
+    ax.set_yticks(regimes["width"].values, [str(width) for width in regimes["width"].values], minor=False)
+    ax.minorticks_off()
     ax.set_title("From the linear to the cubic spline, |a| |w| = 1e-3")
-    ax.legend(loc="lower left", fontsize=8)
+    ax.legend(loc="upper right", fontsize=8, facecolor="#333333", labelcolor="white")
     fig.colorbar(mesh, label="distance to cubic / (to cubic + to linear)")
     return fig
 
@@ -231,8 +240,8 @@ def _function_figure(results):
         ax.plot(GRID, f, color=colour, lw=1, label=f"|w| = {size:g}, a = 0, m = 400")
     ax.plot(GRID, _fitted(results["adaptive"])["f"], color="black", lw=1.5, label="|w| = 1/√m, a = 0, m = 60")
     ax.plot(INPUTS, TARGETS, "o", color="black")
-    ax.set(xlabel="x", ylabel="f(x) at the end of the flow", title="Kernel and adaptive regime")
-    ax.legend(fontsize=8)
+    ax.set(xlabel="x", ylabel="f(x) at the end of the flow", title="Kernel and adaptive regime", ylim=(-0.6, 2.0))
+    ax.legend(fontsize=8, loc="upper center", ncols=2)
     return fig
 
 
@@ -242,7 +251,7 @@ def _knot_figure(results):
     plot_dynamics.knots_over_time(
         adaptive["time"].values[1:], adaptive["knot"][1:], adaptive["strength"][1:], ax, samples=INPUTS, jump=2.0
     )
-    ax.set(ylim=(-1.3, 1.3), title="Adaptive regime: kinks run onto the samples (dotted)")
+    ax.set(ylim=(-1.3, 1.3), title="Kinks run onto the samples (dotted); orange a > 0, blue a < 0")
     return fig
 
 

@@ -1,5 +1,9 @@
 """Flow through kinks against closed forms, conserved quantities, and explicit Euler steps a thousand times shorter."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -230,7 +234,6 @@ def test_an_exit_is_located_when_the_residual_on_the_boundary_changes_sign():
 
 def test_a_neuron_exactly_on_a_boundary_is_inactive_there():
     """relu'(0) = 0: nothing pulls a neuron off a boundary to which it was set."""
-    w = np.array([2.0, 1.0])  # orthogonal to the first datum, with a label of the other sign
     w = 1e-3 * np.array([1.0, 0.5])
     net = rj.ShallowReLU(jnp.array(w)[None, None], jnp.array([[-np.linalg.norm(w)]]))
     assert float(TWO_POINTS.inputs[0] @ w) == 0
@@ -247,6 +250,33 @@ def test_steps_that_aim_at_kinks_waste_few_and_stay_accurate():
     assert np.all(located.stats["kinks"] > 20)
     assert np.all(stepped.stats["rejected"] < 2 * located.stats["kinks"] + 10)
     np.testing.assert_allclose(rj.ravel(stepped.networks), rj.ravel(located.networks), rtol=0, atol=1e-8)
+
+
+@pytest.mark.slow
+def test_results_depend_neither_on_the_block_nor_on_the_devices(tmp_path):
+    """A batch that goes in lockstep, and four devices with a chunk each, find what one network after another finds."""
+    loss, nets = draws(6, 3, 8, seed=3, number=256)
+    alone = rj.flow_ensemble(loss, nets, gradient_norm=1e-9, **TIGHT)
+    few = rj.take(nets, slice(0, 4))
+    together = rj.flow_ensemble(loss, few, gradient_norm=1e-9, block=4, **TIGHT)
+    for name in ("kinks", "slides", "steps"):
+        np.testing.assert_array_equal(together.stats[name], alone.stats[name][:4], err_msg=name)
+    np.testing.assert_allclose(rj.ravel(together.networks), rj.ravel(alone.networks)[:4], rtol=0, atol=1e-12)
+    np.savez(tmp_path / "given.npz", x=loss.inputs, y=loss.targets, w=nets.weights, a=nets.amplitudes)
+    script = (
+        "import jax, numpy as np; jax.config.update('jax_enable_x64', True)\n"
+        "import relujax as rj\n"
+        "assert len(jax.devices()) == 4\n"
+        "g = np.load('given.npz')\n"
+        "loss, nets = rj.EmpiricalLoss(g['x'], g['y']), rj.ShallowReLU(g['w'], g['a'])\n"
+        "f = rj.flow_ensemble(loss, nets, gradient_norm=1e-9, rtol=1e-10, atol=1e-10, kinks='locate')\n"
+        "np.savez('found.npz', ends=rj.ravel(f.networks), kinks=f.stats['kinks'])\n"
+    )
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
+    found = np.load(tmp_path / "found.npz")
+    np.testing.assert_array_equal(found["kinks"], alone.stats["kinks"])
+    np.testing.assert_allclose(found["ends"], rj.ravel(alone.networks), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kinks", ["locate", "step"])

@@ -79,6 +79,7 @@ def obstruction():
     free = np.array([0, 1, 0, 1, 2, 0, 1, 2, 4])
     cancer = {
         "width": np.array([1, 1, 2, 2, 2, 4, 4, 4, 4]),
+        "draw": np.zeros(9, int),
         "free": free,
         "test": 0.4 - 0.05 * free,
         "train": np.full(9, 0.5),
@@ -302,8 +303,8 @@ def test_single_neuron_teacher_fails_when_angles_stop_falling_and_when_the_norm_
 def alignment():
     """Ends at least squares, a half-time on its line, forty points that rest at least squares."""
     module = early_alignment
-    limit = theory.least_squares_limit(module._extended(module.THREE), np.asarray(module.THREE.targets))
-    line = module._extended_grid() @ limit.direction
+    limit = theory.least_squares_limit(module._extended(module.THREE[0]), module.THREE[1])
+    line = module._extended(module.GRID) @ limit.direction
     three = {
         "loss": ("start", np.full(2, limit.loss)),
         "f": (("start", "x"), np.tile(line, (2, 1))),
@@ -311,7 +312,7 @@ def alignment():
         "history": (("start", "time"), np.ones((2, 3))),
         "survives": ("start", np.array([True, False])),
     }
-    (only,) = theory.extremal_vectors(module._extended(module.THREE), module.THREE.targets)
+    (only,) = theory.extremal_vectors(module._extended(module.THREE[0]), module.THREE[1])
     times = np.concatenate([[0.0], np.geomspace(0.1, 4000, 60)])
     loss = 0.04 + 0.12 / (1 + times**4 / 1e4) - 0.02 / (1 + (1000 / np.maximum(times, 1e-9)) ** 4)
     forty = {

@@ -1,16 +1,21 @@
 """Studies as such: claims, the registry, runs that go on, the command line, and every registered study in quick form."""
 
+import importlib
+import io
 import json
+import re
 
+import jax
 import numpy as np
 import pytest
 
 for package in ("typer", "rich", "xarray", "zarr", "matplotlib"):
     pytest.importorskip(package)
 
+import rich.console
 import xarray
 
-from relujax import studies
+from relujax import report, studies
 from relujax.cli import main
 from relujax.studies.tian_2017 import STUDY as TIAN
 
@@ -83,10 +88,38 @@ def test_claims_are_plain_json():
     }  # fmt: skip
 
 
+def test_a_claim_on_many_values_prints_the_worst():
+    many = studies.close("many", np.linspace(0, 1, 44).reshape(4, 11) ** 2, 0.0, 0.1, "here")
+    same = studies.equal("same", [[8, 0, 16], [4, 4]], [[8, 0, 16], [4, 4]], "here")
+    apart = studies.equal("words", ["a", "b", "c", "d", "e"], ["a", "b", "c", "x", "e"], "here")
+    short = studies.equal("short", [1, 2, 3, 4, 5], [1, 2, 3], "here")
+    one = studies.close("one", np.array(0.25004), np.array(0.25), 1e-4, "here")
+    lost = studies.close("lost", np.array([0.0, 1.0, np.nan, 2.0, 3.0]), 0.0, 5.0, "here")
+    console = rich.console.Console(file=io.StringIO(), width=200)
+    report.print_claims([many, same, apart, short, one, lost], console)
+    rows = {row[1]: row[2:4] for row in (re.split(r"\s{2,}", line) for line in console.file.getvalue().splitlines()[2:])}
+    assert rows == {
+        "many": ["1.00 (worst of 44)", "0"],
+        "same": ["all 5 as expected", "8, 0, 16, 4, …"],
+        "words": ["d (worst of 5)", "x"],
+        "short": ["5 values", "3 values"],
+        "one": ["0.250040", "0.25"],
+        "lost": ["nan (worst of 5)", "0"],
+    }
+
+
+def test_studies_hold_no_arrays_before_they_run():
+    # a study is imported before it runs, and only running it turns double precision on
+    modules = [importlib.import_module(type(studies.find(name)).__module__) for name in studies.names()]
+    leaves = [leaf for module in modules for value in vars(module).values() for leaf in jax.tree.leaves(value)]
+    assert [leaf for leaf in leaves if isinstance(leaf, jax.Array)] == []
+
+
 def test_an_interrupted_study_goes_on_where_it_stopped(mine, tmp_path):
     mine.stop_at = 1
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stop:
         studies.run(mine, quick=True, out=tmp_path / "run")
+    assert stop.value.args == (tmp_path / "run",)
     assert mine.log == [0, 1]
     mine.stop_at = None
     mine.log.clear()
@@ -127,7 +160,7 @@ def test_a_study_passes_on_the_command_line(call, tmp_path):
     code, _, err = call("run", "tian-2017", "--quick")
     assert (code, err) == (0, "")
     assert list((tmp_path / "tian-2017-001").glob("*.png"))
-    assert "last run: 3 claims passed" in call("list")[1]
+    assert "last run, quick: 3 claims passed" in call("list")[1]
 
 
 @pytest.mark.parametrize(
