@@ -29,7 +29,7 @@ def test_a_spectrum_has_one_stem_an_eigenvalue_and_marks_negative_ones(tmp_path)
 
 
 def test_a_density(tmp_path):
-    density = Density(np.array([-0.5, 0.0, 3.0]), np.array([0.1, 0.85, 0.05]), 10.0, 11.0, 1000)
+    density = Density(np.array([-0.5, 0.0, 3.0]), np.array([0.1, 0.85, 0.05]), np.array(10.0), np.array(11.0), 1000)
     axes = plot.spectral_density(density, plot.figure()[1], width=0.05)
     assert "10 % of them below" in axes.get_title()
     x, y = axes.lines[0].get_data()
