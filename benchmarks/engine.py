@@ -202,7 +202,7 @@ def memory() -> str:
     return table("Memory", ["after", "largest memory of the process so far, GB", "seconds"], rows, notes)
 
 
-_HEADING = ["rtol", "method", "CPU ms a network", "over `locate` (range)", "largest error"]
+_HEADING = ["rtol", "method", "CPU ms a network", "over the first (range)", "largest error"]
 
 
 def _compared(label, runs, exact, repeats):
