@@ -16,6 +16,7 @@ from .steppers import combine, one_tableau
 
 _SAFETY = 0.8
 _SHORTEST, _LONGEST = 0.2, 5.0
+_FUSED = 10
 
 
 class Piece(NamedTuple):
@@ -109,21 +110,32 @@ class Taylor(AbstractPieces):
 def _append_orders(inclusion, activation, unit, rows, order):
     """Coefficients in units of `unit` up to the given order: `(k+1) y_{k+1} = unit · [right-hand side]_k`."""
     z, amplitudes, rho, coefficients = rows
-    on = [activation.active * part for part in z]
-    n = len(rho[0])
+    active, n = activation.active, len(rho[0])
     for k in range(len(z) - 1, order):
-        force = activation.active * sum(amplitudes[i][:, None] * rho[k - i] for i in range(k + 1))
         step = unit / (k + 1)
+        force = active * _outer_products(amplitudes, rho[::-1])
         coefficients.append(step * inclusion.hold(force, activation))
         z.append(inclusion.spread(coefficients[-1]))
         if inclusion.amplitudes_move:
-            # one long product in place of k + 1 short ones
-            amplitudes.append(step * (jnp.concatenate(on[::-1], axis=1) @ jnp.concatenate(rho)))
+            # sums of sums as products with ones: elementwise loops and products are vectorised, reductions are not
+            parts = [active * sum(z[i] * rho[k - i] for i in some) for some in _fusible(k + 1)]
+            amplitudes.append(step * sum(part @ jnp.ones_like(rho[0]) for part in parts))
         else:
             amplitudes.append(jnp.zeros_like(amplitudes[0]))
-        on.append(activation.active * z[-1])
-        outputs = jnp.concatenate(amplitudes) @ jnp.concatenate(on[::-1], axis=0)
-        rho.append(-outputs / n)
+        parts = [active * sum(amplitudes[i][:, None] * z[k + 1 - i] for i in some) for some in _fusible(k + 2)]
+        rho.append(-sum(jnp.ones_like(amplitudes[0]) @ part for part in parts) / n)
+
+
+def _fusible(count):
+    """The first numbers in groups so small that the compiler vectorises a loop over the terms of one."""
+    return [range(count)[start : start + _FUSED] for start in range(0, count, _FUSED)]
+
+
+def _outer_products(left, right):
+    """`Σ_i left_i ⊗ right_i`."""
+    if len(left) <= _FUSED:
+        return sum(a[:, None] * b for a, b in zip(left, right, strict=True))
+    return jnp.stack(left, axis=1) @ jnp.stack(right)
 
 
 def _finish(inclusion, state, rows, unit, tolerance, longest, order):

@@ -79,14 +79,16 @@ class Tail(NamedTuple):
         features, curvature = activation.active * state.z, _curvature(inclusion, state, activation)
         gain = (state.amplitudes**2 @ activation.active) * jnp.diag(inclusion.gram)
         bound = jnp.sum(curvature * (gain + jnp.sum(features**2, axis=0)))
-        stiff = whole & jax.lax.cond(
-            whole & (gone * bound > _STIFF),
+        # the bound is cheap and too high: it is only believed when the decay itself has been looked at
+        suspect = whole & (gone * bound > _STIFF)
+        doubts = jnp.where(suspect, self.doubts + 1, jnp.where(whole, 0, self.doubts))
+        on = jax.lax.cond(
+            doubts >= _PATIENT,
             lambda: gone * _fastest_decay(inclusion, state, activation) > _STIFF,
             lambda: jnp.asarray(False),
         )
-        doubts = jnp.where(stiff, self.doubts + 1, jnp.where(whole, 0, self.doubts))
-        on = doubts >= _PATIENT
-        return Tail(on, jnp.where(on, 4 * gone, self.length), jnp.where(on, 0, doubts))
+        doubts = jnp.where(doubts >= _PATIENT, 0, doubts)
+        return Tail(on, jnp.where(on, 4 * gone, self.length), doubts)
 
     def step(self, inclusion: Inclusion, state: State, activation: Activation, slack: Slack, left, tolerance) -> TailStep:
         """One step, no longer than `left`, up to the first event in it."""
