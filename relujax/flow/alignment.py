@@ -45,20 +45,20 @@ def align(inclusion: Inclusion, aligned: Aligned, end_time: Float[Array, ""], fl
     def attempt(carry):
         aligned, ahead, tries = carry
         further = _advance(inclusion, rho, aligned, jnp.minimum(aligned.time + ahead, end_time))
-        flat = _steepness(inclusion, rho, further.state) <= flatness
+        flat = steepness(inclusion, rho, further.state) <= flatness
         aligned = jax.tree.map(lambda new, old: jnp.where(flat, new, old), further, aligned)
         return aligned, jnp.where(flat, _time_left(inclusion, rho, aligned, flatness), ahead / 4), tries + 1
 
     def goes_on(carry):
         aligned, ahead, tries = carry
-        worthwhile = ahead * _fastest(inclusion, rho, aligned) > 0.02
+        worthwhile = ahead * fastest(inclusion, rho, aligned) > 0.02
         return worthwhile & (aligned.time < end_time) & (tries < _ATTEMPTS)
 
     first = _time_left(inclusion, rho, aligned, flatness)
     return jax.lax.while_loop(goes_on, attempt, (aligned, first, jnp.asarray(0)))[0]
 
 
-def _steepness(inclusion, rho, state):
+def steepness(inclusion, rho, state):
     """How much the outputs could change the pull at most, over the largest pull."""
     largest = jnp.abs(state.amplitudes) @ jnp.maximum(state.z, 0.0)
     change = jnp.maximum(jnp.abs(inclusion.rho(largest) - rho), jnp.abs(inclusion.rho(-largest) - rho))
@@ -70,16 +70,16 @@ def _pull(inclusion, rho, activation):
     return inclusion.hold(activation.active * rho, activation)
 
 
-def _fastest(inclusion, rho, aligned):
+def fastest(inclusion, rho, aligned):
     pull = _pull(inclusion, rho, aligned.activation)
     return jnp.max(jnp.linalg.norm(pull @ inclusion.moved, axis=1))
 
 
 def _time_left(inclusion, rho, aligned, flatness):
     """The time in which outputs that grow at twice the fastest rate use up what is left; negative when nothing is."""
-    steepness = _steepness(inclusion, rho, aligned.state)
-    rate = 2 * _fastest(inclusion, rho, aligned)
-    growth = jnp.log(flatness / jnp.where(steepness > 0, steepness, 1e-300))
+    steep = steepness(inclusion, rho, aligned.state)
+    rate = 2 * fastest(inclusion, rho, aligned)
+    growth = jnp.log(flatness / jnp.where(steep > 0, steep, 1e-300))
     return jnp.where(rate > 0, growth / jnp.where(rate > 0, rate, 1.0), 0.0)
 
 
@@ -125,8 +125,9 @@ def _sweep(inclusion, rho, sweep, until):
     hidden = state.hidden + (integral[:, None] * pull) @ inclusion.moved
     z = jnp.where(activation.sliding, 0.0, hidden @ inclusion.inputs.T)
     state = State(hidden, jnp.where(turns, 0.0, amplitudes), z)
-    state, after = _settle(
-        inclusion, rho, state, activation, meets, datum, turns & jnp.any(activation.sliding, axis=1), sweep.undecided
+    everyone = jnp.broadcast_to(rho, state.z.shape)
+    state, after = settle(
+        inclusion, everyone, state, activation, meets, datum, turns & jnp.any(activation.sliding, axis=1), sweep.undecided
     )
     return _Sweep(
         clocks=jnp.where(meets | turns | sweep.undecided, sweep.clocks + step, jnp.maximum(until, sweep.clocks)),
@@ -200,9 +201,16 @@ class _Motion(NamedTuple):
         return jnp.where(falls, jnp.log(jnp.where(falls, ratio, 1.0)) / (2 * safe), jnp.inf)
 
 
-def _settle(inclusion, rho, state, activation, meets, datum, turns, touches):
-    """The new activation of every neuron that meets a boundary, starts on one, or changes the sign of its amplitude while it
-    slides."""
+def settle(inclusion, rho, state, activation, meets, datum, turns, touches):
+    """The new activation of every neuron that meets the boundary of a datum, turns, or is undecided.
+
+    **Arguments:**
+
+    - `rho`: the pull on the data, for every neuron at its own time, shape (m, n).
+    - `meets`, `datum`: the neurons that meet a boundary, and of which datum.
+    - `turns`: those that slide and change the sign of their amplitude.
+    - `touches`: those whose activation is undecided.
+    """
     neurons = jnp.arange(len(meets))
     at_kink = jnp.zeros_like(activation.sliding).at[neurons, datum].set(meets)
     flipped = jnp.where(at_kink, 1 - activation.active, activation.active)
@@ -222,7 +230,7 @@ def _settle(inclusion, rho, state, activation, meets, datum, turns, touches):
         leaves = jnp.where(activation.sliding[neuron] & turning, 0.0, -1.0)
         arrives = jnp.where(meets[neuron], datum[neuron], -1)
         state = jax.lax.cond(meets[neuron], lambda: onto_boundary(inclusion, state, neuron, datum[neuron]), lambda: state)
-        state, activation = decide(inclusion, state, activation, neuron, touching[neuron], arrives, leaves, rho)
+        state, activation = decide(inclusion, state, activation, neuron, touching[neuron], arrives, leaves, rho[neuron])
         return state, activation, undecided.at[neuron].set(False)
 
     start = (state, crossed, (meets & ~crosses) | turns | touches)

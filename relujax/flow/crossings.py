@@ -76,7 +76,7 @@ def first_event(inclusion: Inclusion, activation: Activation, piece: Piece, slac
             kind, neuron, place = earliest[1:]
             polynomial = _polynomial(inclusion, activation, piece, slack, kind, neuron, place)
             allowed = jnp.where(kind == CROSSING, slack.crossing[neuron, jnp.minimum(place, n - 1)], 0.0)
-            return Event(_first_root(polynomial, event.theta * scale, allowed) / scale, kind, neuron, place)
+            return Event(first_root(polynomial, event.theta * scale, allowed) / scale, kind, neuron, place)
 
         violated = jnp.isfinite(earliest[0])
         return jax.lax.cond(violated, follow, lambda: event), violated, rounds + 1
@@ -94,7 +94,7 @@ def first_violated(inclusion: Inclusion, activation: Activation, start: State, e
     return _earliest(
         inclusion,
         activation,
-        [_crossing_margins(activation, state.z, slack) for state in (start, end)],
+        [crossing_margins(activation, state.z, slack) for state in (start, end)],
         lambda: [_slide_margins(inclusion, activation, inclusion.pull(s, activation), s.amplitudes, slack) for s in (start, end)],
         (0.0, 1.0),
     )[1:]
@@ -122,21 +122,25 @@ def margin_of(inclusion: Inclusion, activation: Activation, state: State, slack:
 
 def is_consistent(inclusion: Inclusion, state: State, activation: Activation, slack: Slack) -> Array:
     """Whether a state satisfies the conditions of an activation state."""
+    return (jnp.min(crossing_margins(activation, state.z, slack)) >= 0) & slides_hold(inclusion, state, activation, slack)
 
-    def slides_hold():
-        return jnp.min(_slide_margins(inclusion, activation, inclusion.pull(state, activation), state.amplitudes, slack)) >= 0
 
-    crossing = jnp.min(_crossing_margins(activation, state.z, slack)) >= 0
-    return crossing & jax.lax.cond(activation.slides > 0, slides_hold, lambda: jnp.asarray(True))
+def slides_hold(inclusion: Inclusion, state: State, activation: Activation, slack: Slack) -> Array:
+    """Whether the neurons that slide at a state go on to."""
+
+    def least():
+        return jnp.min(_slide_margins(inclusion, activation, inclusion.pull(state, activation), state.amplitudes, slack))
+
+    return jax.lax.cond(activation.slides > 0, least, lambda: jnp.zeros_like(slack.share)) >= 0
 
 
 def _crossing_margins_of(activation, piece, slack, theta):
     """`_crossing_margins` at the start of the piece and at the tested fractions."""
     rows = [piece.z[0], *(piece.evaluate(piece.z, fraction * theta) for fraction in _TESTED)]
-    return [_crossing_margins(activation, z, slack) for z in rows]
+    return [crossing_margins(activation, z, slack) for z in rows]
 
 
-def _crossing_margins(activation, z, slack):
+def crossing_margins(activation, z, slack):
     """For every neuron and datum how far it is inside its activation, and the slack more."""
     return _side(activation) * z + slack.crossing
 
@@ -193,18 +197,24 @@ def _first_zero(margins, fractions):
     """When the first margin seems to vanish, by linear interpolation, and where it stands."""
 
     def search():
-        guess = jnp.full_like(margins[0], jnp.inf)
-        for i in range(1, len(fractions)):
-            before, after = margins[i - 1], margins[i]
-            along = jnp.clip(before / jnp.where(before > after, before - after, 1.0), 0.0, 1.0)
-            there = fractions[i - 1] + (fractions[i] - fractions[i - 1]) * along
-            guess = jnp.minimum(guess, jnp.where(after < 0, there, jnp.inf))
-        return _least(guess)
+        return _least(first_zeros(margins, fractions))
 
     # most of the time there is nothing to search for
     violated = jnp.any(functools.reduce(jnp.minimum, margins[1:]) < 0)
     infinite = jnp.asarray(jnp.inf, margins[0].dtype)
     return jax.lax.cond(violated, search, lambda: (infinite, jnp.argmin(infinite)))
+
+
+def first_zeros(margins, fractions):
+    """When every margin seems to vanish, by linear interpolation between its values at ascending fractions; infinite where it
+    is not violated after the first."""
+    guess = jnp.full_like(margins[0], jnp.inf)
+    for i in range(1, len(fractions)):
+        before, after = margins[i - 1], margins[i]
+        along = jnp.clip(before / jnp.where(before > after, before - after, 1.0), 0.0, 1.0)
+        there = fractions[i - 1] + (fractions[i] - fractions[i - 1]) * along
+        guess = jnp.minimum(guess, jnp.where(after < 0, there, jnp.inf))
+    return guess
 
 
 def _least(values):
@@ -236,7 +246,7 @@ def _polynomial(inclusion, activation, piece, slack, kind, neuron, place):
     return jax.lax.switch(kind - CROSSING, [crossing, slide, slide, turn])
 
 
-def _first_root(polynomial, theta, slack):
+def first_root(polynomial, theta, slack):
     """The first θ in [0, theta] at which a polynomial turns negative on its way to below −slack; 0 if it is never positive
     before."""
     # within the slack a start on the wrong side is rounding: counted from zero, what moves back inside may turn once more

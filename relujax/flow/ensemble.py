@@ -20,6 +20,7 @@ from .follow import Method, Plan
 from .integrate import Limits
 from .observe import Observable, named
 from .pieces import AbstractPieces, RungeKuttaPieces, Taylor
+from .relaxation import STEEP
 from .result import Ensemble
 from .steppers import AbstractStepper, RungeKutta, one_tableau
 
@@ -170,7 +171,7 @@ def _method(loss, nets, kinks, solver, rtol, atol, gradient_norm, record_events)
     return Method(
         stepper=None if locates else _stepper(solver),
         pieces=_pieces(loss, solver) if locates or (finishes and empirical) else None,
-        aligns=locates and not record_events and _is_small(loss, nets, rtol + atol),
+        aligns=locates and not record_events and _is_small(loss, nets),
         finishes=finishes and not isinstance(solver, AbstractStepper),
         log_size=int(record_events),
     )
@@ -180,12 +181,12 @@ def _is_worth_locating(loss, nets, rtol):
     return rtol <= _LOCATES_BELOW and len(loss.targets) * nets.width <= _LOCATES_FOR
 
 
-def _is_small(loss, nets, flatness):
-    """Whether some network is so small that its outputs may move the pull on the data by less than `flatness`."""
+def _is_small(loss, nets):
+    """Whether the outputs of some network may be so small that neurons hardly see each other."""
     hidden, amplitudes = np.asarray(hidden_vectors(nets)), np.asarray(nets.amplitudes)
     outputs = np.sum(np.linalg.norm(hidden, axis=2) * np.abs(amplitudes), axis=1)
     # the bound adds up neurons that do not all fire, and directions that no datum has
-    return bool(np.any(outputs <= 1e3 * flatness * np.max(np.abs(loss.targets))))
+    return bool(np.any(outputs <= 10 * STEEP * np.max(np.abs(loss.targets))))
 
 
 def _stepper(solver):

@@ -16,6 +16,7 @@ from .inclusion import Activation, Inclusion, State
 from .integrate import RUNNING, Limits, first_length
 from .pieces import AbstractPieces
 from .record import EventLog, Recorder, Records
+from .relaxation import relax
 from .sliding import boundary_width, decide, first_activation, onto_boundary, slides_too_often
 from .status import FlowStatus
 from .tail import Tail
@@ -108,19 +109,35 @@ class Located(eqx.Module):
         return Aligned(time, state, *first_activation(self.inclusion, state), nothing, nothing, nothing)
 
     def _align(self, start, begin, records, limits):
-        """The closed form, from save time to save time."""
-        flatness = limits.rtol + limits.atol
+        """The early phase, from save time to save time: in closed form, then by relaxation."""
+        tolerance = limits.rtol + limits.atol
+
+        def in_closed_form(begin, until):
+            further = align(self.inclusion, begin, until, tolerance)
+            return further, further.time >= until
+
+        def by_relaxation(begin, until):
+            further, is_early = relax(self.inclusion, begin, until, tolerance)
+            return further, is_early & (further.time >= until)
+
+        begin, records = self._until_late(in_closed_form, start, begin, records, limits)
+        # its windows are too long for the time at which the loss passes a level
+        if self.recorder.levels.size:
+            return begin, records
+        return self._until_late(by_relaxation, start, begin, records, limits)
+
+    def _until_late(self, follow, start, begin, records, limits):
+        """What `follow` makes of the early phase, until it says that this is over."""
 
         def advance(carry):
             begin, records, _ = carry
             until = jnp.minimum(self.recorder.next_time(records), limits.end_time)
-            further = align(self.inclusion, begin, until, flatness)
+            further, is_early = follow(begin, until)
             network = self.inclusion.network(further.state, start)
             records = self.recorder.record(records, begin.time, further.time, lambda _: network)
-            return further, records, (further.time < until) | (until >= limits.end_time)
+            return further, records, is_early & (until < limits.end_time)
 
-        begin, records, _ = jax.lax.while_loop(lambda carry: ~carry[2], advance, (begin, records, jnp.asarray(False)))
-        return begin, records
+        return jax.lax.while_loop(lambda carry: carry[2], advance, (begin, records, jnp.asarray(True)))[:2]
 
     def _run(self, start, limits, begin, records, status):
         carry = self._begin(start, limits, begin, records, status)
