@@ -34,6 +34,12 @@ class Event(NamedTuple):
     neuron: Array
     place: Array
 
+    @staticmethod
+    def none(dtype) -> "Event":
+        """No event up to the end of a piece."""
+        nothing = jnp.asarray(0)
+        return Event(jnp.ones((), dtype), nothing + NONE, nothing, nothing)
+
 
 NONE, CROSSING, INACTIVE, ACTIVE, TURN = range(5)
 
@@ -58,7 +64,7 @@ def first_event(inclusion: Inclusion, activation: Activation, piece: Piece, slac
     followed to the root of its polynomial, the piece is shortened to there, and what is left is tested again, until nothing
     fails. What is violated at the start alone is on its way back.
     """
-    zero, n = jnp.asarray(0), activation.active.shape[1]
+    n = activation.active.shape[1]
     scale = piece.length / piece.unit
 
     def shorten(carry):
@@ -85,8 +91,8 @@ def first_event(inclusion: Inclusion, activation: Activation, piece: Piece, slac
         event, violated, rounds = carry
         return violated & (event.theta > 0) & (rounds < _ROUNDS)
 
-    nothing = Event(jnp.ones_like(piece.length), zero + NONE, zero, zero)
-    return jax.lax.while_loop(goes_on, shorten, (nothing, jnp.asarray(True), zero))[0]
+    nothing = Event.none(piece.length.dtype)
+    return jax.lax.while_loop(goes_on, shorten, (nothing, jnp.asarray(True), jnp.asarray(0)))[0]
 
 
 def first_violated(inclusion: Inclusion, activation: Activation, start: State, end: State, slack: Slack):

@@ -34,7 +34,7 @@ _PASSES, _HALVINGS, _SWEEPS, _ROUNDS = 4, 3, 200, 12
 _LEFT_OUT = 0.1
 
 _POWERS = np.arange(_ORDER + 2)
-_NODES, _WEIGHTS = (x / 2 for x in np.polynomial.legendre.leggauss(8))
+_NODES, _WEIGHTS = (x / 2 for x in np.polynomial.legendre.leggauss(6))
 _NODES = _NODES + 0.5
 
 
@@ -86,8 +86,7 @@ def relax(
         goes_on = (rate > 0) & jnp.where(accepted, pays & is_small(now), share >= 0.5**_HALVINGS)
         return now, goes_on, share
 
-    begin = _decided(inclusion, aligned)
-    first = (begin, is_small(begin), jnp.ones_like(tolerance))
+    first = (aligned, is_small(aligned), jnp.ones_like(tolerance))
     return jax.lax.while_loop(lambda carry: carry[1] & (carry[0].time < end_time), window, first)[:2]
 
 
@@ -97,6 +96,7 @@ class _Pass(NamedTuple):
     clocks: Float[Array, " m"]
     state: State
     activation: Activation
+    undecided: Bool[Array, " m"]
     moments: Float[Array, "terms n"]
     kinks: Array
     slides: Array
@@ -119,7 +119,16 @@ def _window(inclusion, start, length, growth, tolerance):
     nothing, m = jnp.asarray(0), len(start.state.amplitudes)
     begin = inclusion.outputs(start.state.z, start.state.amplitudes, start.activation.active)
     constant = jnp.zeros((_TERMS, len(begin)), begin.dtype).at[0].set(begin)
-    first = _Pass(jnp.zeros(m), start.state, start.activation, jnp.zeros_like(constant), start.kinks, start.slides, nothing)
+    first = _Pass(
+        clocks=jnp.zeros(m),
+        state=start.state,
+        activation=start.activation,
+        undecided=start.undecided,
+        moments=jnp.zeros_like(constant),
+        kinks=start.kinks,
+        slides=start.slides,
+        sweeps=nothing,
+    )
     pull = jnp.max(jnp.abs(inclusion.rho(jnp.zeros_like(begin))))
     fractions = np.linspace(0, 1, _TERMS)
 
@@ -142,9 +151,8 @@ def _window(inclusion, start, length, growth, tolerance):
     done = end.latest
     holds = slides_hold(inclusion, done.state, done.activation, Slack.at(inclusion, done.state, done.activation))
     accepted = (end.change + end.left_out <= tolerance) & jnp.all(done.clocks >= 1) & holds
-    undecided = jnp.zeros_like(start.undecided)
     after = Aligned(
-        start.time + length, done.state, done.activation, undecided, done.kinks, done.slides, start.sweeps + done.sweeps
+        start.time + length, done.state, done.activation, done.undecided, done.kinks, done.slides, start.sweeps + done.sweeps
     )
     return after, accepted
 
@@ -176,18 +184,19 @@ def _sweep(inclusion, carry, rho, length):
     """Every neuron moved to its next kink, or to the end of the window."""
     state, activation = carry.state, carry.activation
     motion = _Motion.of(inclusion, state, activation, carry.clocks, rho, length)
-    left = 1.0 - carry.clocks
+    left = jnp.where(carry.undecided, 0.0, 1.0 - carry.clocks)
     step, datum, meets = motion.first_crossing(inclusion, state, activation, left)
     moments = carry.moments + motion.moments(state, activation, carry.clocks, step)
     moved = motion.after(inclusion, state, activation, step)
     # a change of sign of the amplitude of a neuron that slides is not looked for, and the end of a slide only at the end of
     # the window: where there is one, the window is not believed
     never = jnp.zeros_like(meets)
-    moved, after = settle(inclusion, motion.pull_after(step), moved, activation, meets, datum, never, never)
+    moved, after = settle(inclusion, motion.pull_after(step), moved, activation, meets, datum, never, carry.undecided)
     return _Pass(
-        clocks=jnp.where(meets, carry.clocks + step, 1.0),
+        clocks=jnp.where(meets | carry.undecided, carry.clocks + step, 1.0),
         state=moved,
         activation=after,
+        undecided=never,
         moments=moments,
         kinks=carry.kinks + jnp.sum(meets),
         slides=carry.slides + jnp.sum(after.sliding & ~activation.sliding),
@@ -247,7 +256,6 @@ class _Motion(NamedTuple):
 
     def moments(self, state, activation, clocks, step):
         """What every neuron adds to the Legendre moments of the outputs while it moves."""
-        m = len(step)
         powers = jnp.asarray(_NODES[None] ** _POWERS[:, None], step.dtype)  # (order, nodes)
         scale = step[:, None] ** _POWERS
         amplitude = (self.amplitudes * scale[:, :-1]) @ powers[:-1]
@@ -255,9 +263,9 @@ class _Motion(NamedTuple):
         times = clocks[:, None] + step[:, None] * _NODES
         legendre = jnp.stack([horner(list(row), times) for row in _LEGENDRE])
         weights = legendre * (step[:, None] * _WEIGHTS * amplitude)
-        seen = jnp.concatenate([jnp.sum(weights, axis=2)[None], jnp.einsum("qjg,jpg->pqj", weights, integrals)])
-        values = activation.active * jnp.concatenate([state.z[None], self.pushes])
-        return jnp.einsum("pqj,pji->qi", seen, values)
+        shares = jnp.einsum("qjg,jpg->qpj", weights, integrals)
+        still = jnp.sum(weights, axis=2) @ (activation.active * state.z)
+        return still + jnp.einsum("qpj,pji->qi", shares, activation.active * self.pushes)
 
     def first_crossing(self, inclusion, state, activation, left):
         """For every neuron the time to its first crossing within `left`, of which datum, and whether there is one."""
@@ -284,23 +292,10 @@ class _Motion(NamedTuple):
 
 
 def _amplitude_series(amplitudes, works, gains, length):
-    """The coefficients of a, (m, order), from `a' = Σ_l w_l t^l` and `w_l' = Σ_p a t^p g_lp`."""
+    """The coefficients of a, (m, order), from `a' = Σ_p w_p t^p` and `w_p' = Σ_q a t^q g_pq`."""
     series, works = [amplitudes], [works]
     for k in range(_ORDER):
-        rate = length / (k + 1)
-        known = min(k + 1, _TERMS)
-        following = rate * sum(gains[:, :, p] * series[k - p][:, None] for p in range(known))
-        series.append(rate * sum(works[k - l][:, l] for l in range(known)))
-        works.append(following)
+        rate, known = length / (k + 1), range(min(k + 1, _TERMS))
+        series.append(rate * sum(works[k - p][:, p] for p in known))
+        works.append(rate * sum(gains[:, :, q] * series[k - q][:, None] for q in known))
     return jnp.stack(series, axis=1)
-
-
-def _decided(inclusion, aligned):
-    """All neurons, none of them undecided."""
-    never, rho = jnp.zeros_like(aligned.undecided), inclusion.pull(aligned.state, aligned.activation)
-    everyone = jnp.broadcast_to(rho, aligned.state.z.shape)
-    state, activation = settle(
-        inclusion, everyone, aligned.state, aligned.activation, never, jnp.zeros(len(never), int), never, aligned.undecided
-    )
-    slides = aligned.slides + jnp.sum(activation.sliding & ~aligned.activation.sliding)
-    return aligned._replace(state=state, activation=activation, undecided=never, slides=slides)
