@@ -24,7 +24,7 @@ def map_chunks(function: Callable[..., Any], batched: Any, *, chunk: int, progre
 
     - `function`: takes a pytree like `batched` whose leading axis is `chunk`, of which the first `count` members are meant, and
       returns arrays with that leading axis. It is called in worker threads, with its arrays placed on the device that is to do
-      the work.
+      the work, and before with a count of 0, when it should do nothing (`map_first`).
     - `batched`: a pytree of arrays with one leading axis; the last chunk is filled up with copies of the last member.
     - `progress`: called in this thread as `progress(finished, total)`.
 
@@ -38,23 +38,26 @@ def map_chunks(function: Callable[..., Any], batched: Any, *, chunk: int, progre
     devices = jax.local_devices()[: max(number // _SHARE, 1)]
     workers = max(len(devices), _cores()) if devices[0].platform == "cpu" else len(devices)
 
-    def call(position):
+    def call(position, *, empty=False):
         start = starts[position]
         index = np.minimum(np.arange(start, start + chunk), number - 1)
         part = jax.tree.map(lambda leaf: leaf[index], batched)
-        return function(*jax.device_put((part, np.asarray(min(chunk, number - start))), devices[position % len(devices)]))
+        count = np.asarray(0 if empty else min(chunk, number - start))
+        return function(*jax.device_put((part, count), devices[position % len(devices)]))
 
     def place(joined, position, out):
         start, stop = starts[position], min(starts[position] + chunk, number)
         jax.tree.map(lambda into, leaf: into.__setitem__(slice(start, stop), np.asarray(leaf)[: stop - start]), joined, out)
 
-    # the first call compiles, and workers that met an uncompiled function would each compile it again
-    first = call(0)
-    joined = jax.tree.map(lambda leaf: np.empty((number, *leaf.shape[1:]), leaf.dtype), first)
+    # workers that met an uncompiled function would each compile it; the call that does must not do the work alone
+    shapes = call(0, empty=len(starts) > 1)
+    joined = jax.tree.map(lambda leaf: np.empty((number, *leaf.shape[1:]), leaf.dtype), shapes)
     pool = ThreadPoolExecutor(min(workers, len(starts)))
     try:
-        futures = [pool.submit(place, joined, 0, first)]
-        futures += [pool.submit(lambda i: place(joined, i, call(i)), position) for position in range(1, len(starts))]
+        if len(starts) == 1:
+            futures = [pool.submit(place, joined, 0, shapes)]
+        else:
+            futures = [pool.submit(lambda i: place(joined, i, call(i)), position) for position in range(len(starts))]
         for start, future in zip(starts, futures, strict=True):
             future.result()
             if progress is not None:
@@ -64,15 +67,18 @@ def map_chunks(function: Callable[..., Any], batched: Any, *, chunk: int, progre
     return joined
 
 
-def map_first(function: Callable[..., Any], batched: Any, count: Array) -> Any:
-    """`function` of the first `count` members of `batched` one after another; zeros for the others.
+def map_first(function: Callable[..., Any], batched: Any, count: Array, *, block: int = 1) -> Any:
+    """`function` of the first `count` members of `batched` one after another; for the others zeros, or anything in blocks.
 
-    Mapped, not batched: branches of a conditional are then taken, not both computed, and no member waits for another.
+    Mapped, not batched: branches of a conditional are then taken, not both computed, and no member waits for another. With
+    `block`, so many members are batched.
     """
     batched = jax.tree.map(jnp.asarray, batched)
     shapes = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], batched))
     size = jax.tree.leaves(batched)[0].shape[0]
     empty = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), shapes)
+    if block > 1:
+        return jax.lax.cond(count > 0, lambda: jax.lax.map(function, batched, batch_size=block), lambda: empty)
 
     def member(index, outputs):
         result = function(jax.tree.map(lambda leaf: leaf[index], batched))

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..loss import AbstractLoss, EmpiricalLoss
 from ..network import RealArray, ShallowReLU, ravel, unravel
-from ..parallel import Progress, chunk_size, map_chunks
+from ..parallel import Progress, chunk_size, map_chunks, map_first
 from .ensemble import Observables
 from .observe import gradient_norm, named
 from .status import FlowStatus
@@ -80,7 +80,9 @@ def descent(
     keys = None if key is None else jax.random.key_data(jax.random.split(key, nets.weights.shape[0]))
 
     def run(part, count):
-        return _descend_chunk(loss, part, optimiser, jnp.asarray(steps), jnp.asarray(saves), observables, batch_size, block)
+        return _descend_chunk(
+            loss, part, count, optimiser, jnp.asarray(steps), jnp.asarray(saves), observables, batch_size, block
+        )
 
     chunk = chunk_size(nets.weights.shape[0], block=block)
     given = (jax.tree.map(np.asarray, nets), keys if keys is None else np.asarray(keys))
@@ -91,7 +93,7 @@ def descent(
 
 
 @eqx.filter_jit
-def _descend_chunk(loss, given, optimiser, steps, saves, observables, batch_size, block):
+def _descend_chunk(loss, given, count, optimiser, steps, saves, observables, batch_size, block):
     def one(given):
         net, key = given
 
@@ -113,7 +115,7 @@ def _descend_chunk(loss, given, optimiser, steps, saves, observables, batch_size
         end = unravel(net, vector)
         return end, loss(end), gradient_norm(loss)(end), saved
 
-    return jax.lax.map(one, given, batch_size=block)
+    return map_first(one, given, count, block=block)
 
 
 def _batch(loss, key, step, batch_size):

@@ -135,9 +135,7 @@ def _solve_chunk(plan, given, count, limits, block):
         net, end_time = member
         return plan.follow(net, Limits(end_time, *limits))
 
-    if block == 1:
-        return map_first(solve, given, count)
-    return jax.lax.map(solve, given, batch_size=block)
+    return map_first(solve, given, count, block=block)
 
 
 def _method(loss, nets, kinks, solver, rtol, atol, gradient_norm, record_events):
