@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
+from numpy.polynomial import Legendre, Polynomial
 
 from .alignment import Aligned, fastest, settle, steepness
 from .crossings import Slack, first_root, first_zeros, slides_hold
@@ -29,25 +30,17 @@ from .sliding import boundary_width
 STEEP = 0.03
 # terms of the polynomials of ρ on a window, and the order of the series of a
 _TERMS, _ORDER = 5, 12
-_PASSES, _HALVINGS, _SWEEPS, _ROUNDS = 4, 3, 200, 12
+_PASSES, _HALVINGS, _SWEEPS, _ROUNDS = 4, 2, 100, 12
 # the share of the last term of ρ by which what is left out moves a neuron
 _LEFT_OUT = 0.1
 
 _POWERS = np.arange(_ORDER + 2)
 _NODES, _WEIGHTS = (x / 2 for x in np.polynomial.legendre.leggauss(6))
 _NODES = _NODES + 0.5
-
-
-def _legendre():
-    """Row q holds the coefficients of the q-th Legendre polynomial of [0, 1]."""
-    rows = np.zeros((_TERMS, _TERMS))
-    for q in range(_TERMS):
-        for k in range(q + 1):
-            rows[q, k] = (-1) ** (q + k) * math.comb(q, k) * math.comb(q + k, k)
-    return rows
-
-
-_LEGENDRE = _legendre()
+# row q holds the coefficients of the q-th Legendre polynomial of [0, 1]
+_LEGENDRE = np.zeros((_TERMS, _TERMS))
+for _q in range(_TERMS):
+    _LEGENDRE[_q, : _q + 1] = Legendre.basis(_q, domain=[0, 1]).convert(kind=Polynomial).coef
 # coefficients of ∫ a t^p from those of a
 _INTEGRALS = np.zeros((_ORDER + 1, _TERMS, _ORDER + 2))
 for _p in range(_TERMS):

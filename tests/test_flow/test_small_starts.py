@@ -29,6 +29,45 @@ def test_the_closed_form_agrees_with_following_every_kink():
     np.testing.assert_allclose(rj.ravel(jumped.networks), rj.ravel(followed.networks), rtol=0, atol=1e-8)
 
 
+def small_outputs():
+    """Data and a network of each kind whose kinks come while the outputs are small but not negligible."""
+    r = np.random.default_rng(0)
+    rotation = np.linalg.qr(r.standard_normal((12, 12)))[0]
+    x = np.sort(r.uniform(-1, 1, 10))[:, None]
+    data = {
+        "orthogonal data": (rotation, r.choice([-1, 1], 12) * r.uniform(0.5, 1.5, 12)),
+        "slides": (r.standard_normal((14, 3)), r.standard_normal(14)),
+        "biases": (x, np.sin(4 * x[:, 0])),
+        "weights alone": (rotation, r.standard_normal(12)),
+    }
+    for name, (inputs, targets) in data.items():
+        weights = r.standard_normal((20, inputs.shape[1])) / np.sqrt(inputs.shape[1])
+        net = rj.ShallowReLU(
+            jnp.array(weights),
+            jnp.array(r.choice([-1, 1], 20) * np.linalg.norm(weights, axis=1)),
+            jnp.array(0.3 * r.standard_normal(20)) if name == "biases" else None,
+            train=("weights",) if name == "weights alone" else ("weights", "biases", "amplitudes"),
+        )
+        yield pytest.param(rj.EmpiricalLoss(jnp.array(inputs), jnp.array(targets)), net, id=name)
+
+
+@pytest.mark.parametrize(("loss", "net"), list(small_outputs()))
+def test_relaxation_agrees_with_following_every_kink(loss, net):
+    """To the tolerance, at every save time, with the same kinks and slides, and without a step for each."""
+    nets = rj.initialise.scaled(net, [1e-3, 2e-4])
+    times, options = np.array([1.5, 4.0]), {"end_time": 6.0, "kinks": "locate", "observe": {"state": rj.ravel}}
+    exact = rj.flow_ensemble(loss, nets, save_at=times, rtol=1e-13, atol=1e-13, record_events=1000, **options)
+    for tolerance in (1e-6, 1e-8):
+        relaxed = rj.flow_ensemble(loss, nets, save_at=times, rtol=tolerance, atol=tolerance, **options)
+        np.testing.assert_array_equal(relaxed.stats["kinks"], exact.stats["kinks"])
+        np.testing.assert_array_equal(relaxed.stats["slides"], exact.stats["slides"])
+        assert np.all(relaxed.stats["kinks"] > 20)
+        assert np.all(relaxed.stats["steps"] < exact.stats["steps"] / 3)
+        size = np.max(np.abs(exact.observed["state"]), axis=(1, 2), keepdims=True)
+        errors = np.max(np.abs(relaxed.observed["state"] - exact.observed["state"]) / size)
+        assert errors < tolerance
+
+
 def test_the_excess_of_partially_aligned_neurons_falls_with_the_exponent_of_theory():
     """Orthonormal data: `Σ(a² + |w|²)/2 − (|v₊| + |v₋|) ~ λ^{2(1 − r)}`, r the largest |D_I|/|D_sign| over proper subsets I."""
     targets = np.array([1, 0.7, -0.9, 1.3, -0.4, -1.1])
