@@ -7,6 +7,8 @@ import math
 import os
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from functools import partial
@@ -28,15 +30,15 @@ def run() -> str:
     return "\n".join(parts)
 
 
-def to_the_end(number: int = 8, repeats: int = 3) -> str:
+def to_the_end(number: int = 64, repeats: int = 3) -> str:
     """W1 to a gradient norm of 1e-8."""
     loss, nets = workloads.orthogonal(number)
     exact = _ends(rj.flow_ensemble(loss, nets, rtol=1e-12, atol=1e-12, gradient_norm=1e-12))
     rows = []
     for rtol in (1e-6, 1e-8):
         runs = {
-            "locate": partial(_relujax, loss, nets, rtol, gradient_norm=1e-8, kinks="locate"),
-            "step": partial(_relujax, loss, nets, rtol, gradient_norm=1e-8, kinks="step"),
+            "locate": partial(relujax_ends, loss, nets, rtol, gradient_norm=1e-8, kinks="locate"),
+            "step": partial(relujax_ends, loss, nets, rtol, gradient_norm=1e-8, kinks="step"),
         }
         # its gradient norm does not come below 1e-7 at rtol 1e-6
         norm = 1e-8 if rtol < 1e-7 else 2e-6
@@ -56,8 +58,8 @@ def to_a_time(number: int = 8, repeats: int = 3) -> str:
     rows = []
     for rtol in (1e-6, 1e-8):
         runs = {
-            "locate": partial(_relujax, loss, nets, rtol, end_time=_FINAL, kinks="locate"),
-            "step": partial(_relujax, loss, nets, rtol, end_time=_FINAL, kinks="step"),
+            "locate": partial(relujax_ends, loss, nets, rtol, end_time=_FINAL, kinks="locate"),
+            "step": partial(relujax_ends, loss, nets, rtol, end_time=_FINAL, kinks="step"),
             "jit(vmap(diffeqsolve))": lambda rtol=rtol: rivals.naive_diffrax(loss, nets, _FINAL, rtol)[0],
         }
         for name, rival in (("torchode", rivals.torchode), ("torchdiffeq", rivals.torchdiffeq)):
@@ -71,7 +73,7 @@ def to_a_time(number: int = 8, repeats: int = 3) -> str:
     return table("W1 to time 60", _HEADING, rows, "torch on one thread; SciPy network by network with a NumPy field.")
 
 
-def tiny_starts(number: int = 8, repeats: int = 3) -> str:
+def tiny_starts(number: int = 64, repeats: int = 3) -> str:
     """W1 from ever smaller scales, by `locate`."""
     cases = [(1e-3, 1e-8), (1e-5, 1e-8), (1e-5, 1e-6), (1e-12, 1e-8), (1e-50, 1e-8)]
     runs, errors = {}, {}
@@ -79,7 +81,7 @@ def tiny_starts(number: int = 8, repeats: int = 3) -> str:
         scale, rtol = case
         loss, nets = workloads.orthogonal(number, scale=scale)
         exact = _ends(rj.flow_ensemble(loss, nets, rtol=1e-12, atol=1e-12, gradient_norm=1e-12))
-        runs[case] = partial(_relujax, loss, nets, rtol, gradient_norm=1e-8, kinks="locate")
+        runs[case] = partial(relujax_ends, loss, nets, rtol, gradient_norm=1e-8, kinks="locate")
         errors[case] = _error(runs[case](), exact)
     seconds = interleaved(runs, repeats, clock=time.process_time)
     rows = []
@@ -126,7 +128,7 @@ def large(number: int = 2, repeats: int = 3) -> str:
     loss, nets = workloads.regression(number)
     exact = _ends(rj.flow_ensemble(loss, nets, rtol=1e-8, atol=1e-11, end_time=1.0, kinks="step"))
     runs = {
-        "step": partial(_relujax, loss, nets, 1e-4, end_time=1.0, kinks="step"),
+        "step": partial(relujax_ends, loss, nets, 1e-4, end_time=1.0, kinks="step"),
         "jit(vmap(diffeqsolve))": lambda: rivals.naive_diffrax(loss, nets, 1.0, 1e-4)[0],
         "scipy RK45": partial(rivals.scipy_one_by_one, loss, nets, 1.0, 1e-4),
     }
@@ -154,29 +156,41 @@ def roofline() -> str:
     return table("Roofline", ["what", "µs", "GF/s", "of the matrix product"], rows, notes)
 
 
-def scaling(number: int = 512) -> str:
-    """Two cores against one."""
+def scaling(number: int = 512, repeats: int = 3) -> str:
+    """Two cores against one, each in a process that has no others."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) < 2:
         return table("Cores", ["cores"], [["one core only"]])
-    loss, nets = workloads.orthogonal(number)
-
-    def on(some):
-        def call():
-            os.sched_setaffinity(0, some)
-            try:
-                return _relujax(loss, nets, 1e-8, gradient_norm=1e-8, kinks="locate")
-            finally:
-                os.sched_setaffinity(0, cores)
-
-        return call
-
-    seconds = interleaved({"1": on(cores[:1]), "2": on(cores[:2])}, 3)
+    seconds = {"1": [], "2": []}
+    for _ in range(repeats):
+        for name, taken in seconds.items():
+            taken.append(_seconds_on(cores[: int(name)], number))
     clock = {name: statistics.median(times) for name, times in seconds.items()}
     rows = [[name, f"{taken:.3g}", f"{number / taken:.3g}"] for name, taken in clock.items()]
     gain = ratio(seconds["1"], seconds["2"])
     notes = f"{number} networks of W1 by `locate` at rtol 1e-8, by the clock: two cores are {gain} times one."
     return table("Cores", ["cores", "seconds", "networks a second"], rows, notes)
+
+
+_ON_CORES = """
+import os
+os.sched_setaffinity(0, {cores})
+import jax, time
+jax.config.update("jax_enable_x64", True)
+from benchmarks import engine, workloads
+loss, nets = workloads.orthogonal({number})
+run = lambda: engine.relujax_ends(loss, nets, 1e-8, gradient_norm=1e-8, kinks="locate")
+run()
+began = time.perf_counter()
+run()
+print(time.perf_counter() - began)
+"""
+
+
+def _seconds_on(cores, number):
+    """Wall seconds of a second call in a process that was given these cores before it began."""
+    script = _ON_CORES.format(cores=set(cores), number=number)
+    return float(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout)
 
 
 def memory() -> str:
@@ -215,7 +229,8 @@ def _compared(label, runs, exact, repeats):
     ]
 
 
-def _relujax(loss, nets, rtol, **options):
+def relujax_ends(loss, nets, rtol, **options):
+    """The parameters at the end of every flow."""
     return _ends(rj.flow_ensemble(loss, nets, rtol=rtol, atol=1e-3 * rtol, **options))
 
 

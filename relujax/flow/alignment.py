@@ -58,8 +58,8 @@ def align(inclusion: Inclusion, aligned: Aligned, end_time: Float[Array, ""], fl
     return jax.lax.while_loop(goes_on, attempt, (aligned, first, jnp.asarray(0)))[0]
 
 
-def steepness(inclusion, rho, state):
-    """How much the outputs could change the pull at most, over the largest pull."""
+def steepness(inclusion: Inclusion, rho: Float[Array, " n"], state: State) -> Float[Array, ""]:
+    """How much the outputs could change the pull `rho` of no outputs at most, over the largest pull."""
     largest = jnp.abs(state.amplitudes) @ jnp.maximum(state.z, 0.0)
     change = jnp.maximum(jnp.abs(inclusion.rho(largest) - rho), jnp.abs(inclusion.rho(-largest) - rho))
     pull = jnp.max(jnp.abs(rho))
@@ -70,7 +70,8 @@ def _pull(inclusion, rho, activation):
     return inclusion.hold(activation.active * rho, activation)
 
 
-def fastest(inclusion, rho, aligned):
+def fastest(inclusion: Inclusion, rho: Float[Array, " n"], aligned: Aligned) -> Float[Array, ""]:
+    """The rate at which the fastest neuron grows under a pull."""
     pull = _pull(inclusion, rho, aligned.activation)
     return jnp.max(jnp.linalg.norm(pull @ inclusion.moved, axis=1))
 

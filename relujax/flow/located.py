@@ -77,8 +77,8 @@ class Located(eqx.Module):
     **Arguments:**
 
     - `pieces`: how the smooth flow between events is followed.
-    - `aligns`: whether small starts are brought in closed form to where they are small no longer; the events on that way have
-      no order between neurons and are not kept.
+    - `aligns`: whether small starts are brought in closed form and by relaxation to where they are small no longer; the events
+      on that way have no order between neurons and are not kept.
     - `finishes`: whether the last stretch may be solved for.
     - `log_size`: how many events are kept.
     """

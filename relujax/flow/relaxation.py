@@ -58,17 +58,19 @@ def relax(
 
     Goes on from `aligned`, and returns it unchanged when the outputs are not small.
     """
-    zero = jnp.zeros_like(inclusion.targets)
+    unmoved = inclusion.rho(jnp.zeros_like(inclusion.targets))
     longest = (0.1 * tolerance * math.factorial(_ORDER + 1)) ** (1 / (_ORDER + 1))
 
-    def is_small(now):
-        return steepness(inclusion, inclusion.rho(zero), now.state) <= STEEP
+    def growth(now):
+        return fastest(inclusion, inclusion.pull(now.state, now.activation), now)
+
+    def serves(now):
+        return (steepness(inclusion, unmoved, now.state) <= STEEP) & (growth(now) > 0)
 
     def window(carry):
         now, _, share = carry
-        rate = fastest(inclusion, inclusion.pull(now.state, now.activation), now)
-        whole = share * longest / jnp.where(rate > 0, rate, 1.0)
-        left = end_time - now.time
+        rate, left = growth(now), end_time - now.time
+        whole = share * longest / rate
         length = jnp.minimum(whole, left)
         after, accepted = _window(inclusion, now, length, rate * length, tolerance)
         after = after._replace(time=jnp.where(whole < left, after.time, end_time))
@@ -76,10 +78,9 @@ def relax(
         pays = after.kinks - now.kinks >= after.sweeps - now.sweeps
         now = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), after, now._replace(sweeps=after.sweeps))
         share = jnp.where(accepted, jnp.minimum(2 * share, 1.0), share / 2)
-        goes_on = (rate > 0) & jnp.where(accepted, pays & is_small(now), share >= 0.5**_HALVINGS)
-        return now, goes_on, share
+        return now, jnp.where(accepted, pays & serves(now), share >= 0.5**_HALVINGS), share
 
-    first = (aligned, is_small(aligned), jnp.ones_like(tolerance))
+    first = (aligned, serves(aligned), jnp.ones_like(tolerance))
     return jax.lax.while_loop(lambda carry: carry[1] & (carry[0].time < end_time), window, first)[:2]
 
 
