@@ -77,8 +77,10 @@ def map_first(function: Callable[..., Any], batched: Any, count: Array, *, block
     shapes = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], batched))
     size = jax.tree.leaves(batched)[0].shape[0]
     empty = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), shapes)
-    if block > 1:
-        return jax.lax.cond(count > 0, lambda: jax.lax.map(function, batched, batch_size=block), lambda: empty)
+    # what a loop does to the one member there is does not depend on the loop, and the compiler would take it out
+    if block > 1 or size == 1:
+        batch = block if block > 1 else None
+        return jax.lax.cond(count > 0, lambda: jax.lax.map(function, batched, batch_size=batch), lambda: empty)
 
     def member(index, outputs):
         result = function(jax.tree.map(lambda leaf: leaf[index], batched))

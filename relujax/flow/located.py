@@ -275,12 +275,7 @@ class Located(eqx.Module):
         longest = jnp.minimum(limits.end_time - carry.time, carry.length)
         inclusion, pieces, state, activation = self.inclusion, self.pieces, carry.state, carry.activation
         short = pieces.piece(inclusion, state, activation, tolerance, longest)
-        # where the last step met no event, it is looked for in the longer piece alone
-        event = jax.lax.cond(
-            carry.pending.event.kind == NONE,
-            lambda: Event.none(short.length.dtype),
-            lambda: first_event(inclusion, activation, short, slack),
-        )
+        event = first_event(inclusion, activation, short, slack)
 
         def take(piece, event):
             gone = event.theta * piece.length

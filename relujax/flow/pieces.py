@@ -16,6 +16,7 @@ from .steppers import combine, one_tableau
 
 _SAFETY = 0.8
 _SHORTEST, _LONGEST = 0.2, 5.0
+# products in one sum that the compiler still vectorises, and does not divide among threads
 _FUSED = 10
 
 
@@ -127,7 +128,7 @@ def _append_orders(inclusion, activation, unit, rows, order):
 
 
 def _fusible(count):
-    """The first numbers in groups so small that the compiler vectorises a loop over the terms of one."""
+    """The first numbers, in groups of so many terms as one loop may add up."""
     return [range(count)[start : start + _FUSED] for start in range(0, count, _FUSED)]
 
 
@@ -211,7 +212,7 @@ class RungeKuttaPieces(AbstractPieces):
             unit=jnp.asarray(longest),
             z=z,
             amplitudes=amplitudes,
-            rho=_fitted(
+            rho=fitted(
                 lambda x: inclusion.rho(inclusion.outputs(horner(z, x), horner(amplitudes, x), activation.active)), len(z)
             ),
             coefficients=polynomial(0.0, "coefficients"),
@@ -253,7 +254,7 @@ def dense_weights(solver: diffrax.AbstractERK) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(x) for x in row) for row in weights[:used])
 
 
-def _fitted(function, rows):
+def fitted(function, rows):
     """The polynomial through the values of a function at as many Chebyshev points of [0, 1] as it has coefficients."""
     nodes = (1 - np.cos(np.pi * (np.arange(rows) + 0.5) / rows)) / 2
     values = jnp.stack([function(float(node)) for node in nodes])

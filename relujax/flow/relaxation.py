@@ -23,7 +23,7 @@ from numpy.polynomial import Legendre, Polynomial
 from .alignment import Aligned, fastest, settle, steepness
 from .crossings import Slack, first_root, first_zeros, slides_hold
 from .inclusion import Activation, Inclusion, State
-from .pieces import horner
+from .pieces import fitted, horner
 from .sliding import boundary_width
 
 # the outputs may move the pull by this share: passes converge fast then
@@ -127,7 +127,7 @@ def _window(inclusion, start, length, growth, tolerance):
     fractions = np.linspace(0, 1, _TERMS)
 
     def improve(carry):
-        rows = _fitted(lambda x: inclusion.rho(horner(carry.outputs, x)))
+        rows = jnp.stack(fitted(lambda x: inclusion.rho(horner(carry.outputs, x)), _TERMS))
         done = _pass(inclusion, first._replace(sweeps=carry.latest.sweeps), rows, length)
         outputs, last = _polynomial(done.moments)
         moved = [inclusion.rho(horner(outputs, x)) - inclusion.rho(horner(carry.outputs, x)) for x in fractions]
@@ -149,13 +149,6 @@ def _window(inclusion, start, length, growth, tolerance):
         start.time + length, done.state, done.activation, done.undecided, done.kinks, done.slides, start.sweeps + done.sweeps
     )
     return after, accepted
-
-
-def _fitted(function):
-    """The coefficients of the polynomial through the values of a function at Chebyshev points of [0, 1]."""
-    nodes = (1 - np.cos(np.pi * (np.arange(_TERMS) + 0.5) / _TERMS)) / 2
-    values = jnp.stack([function(float(node)) for node in nodes])
-    return jnp.asarray(np.linalg.inv(np.vander(nodes, increasing=True)), values.dtype) @ values
 
 
 def _polynomial(moments):

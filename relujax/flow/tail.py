@@ -21,9 +21,10 @@ _SUBSTEPS = (1, 2, 3, 4, 5)
 ORDER = len(_SUBSTEPS)
 # the kernel of more data is not decomposed at every step
 _MOST_DATA = 1500
-# explicit steps are bound by stability when they are longer than this times the fastest decay; after so many of them the
-# implicit method takes over, and it hands back after so many steps that an explicit one could have made
-_STIFF, _PATIENT = 3.0, 16
+# explicit steps are bound by stability when they are longer than this times the fastest decay; after so many that a bound on it
+# does not exclude, and so many more, the implicit method takes over, and it hands back after so many steps that an explicit one
+# could have made
+_STIFF, _SUSPECT, _PATIENT = 3.0, 8, 16
 _MILD, _HASTY = 8.0, 4
 _ROUNDS, _TRIES = 8, 40
 
@@ -75,20 +76,23 @@ class Tail(NamedTuple):
         return len(inclusion.targets) <= _MOST_DATA
 
     def watch(self, inclusion: Inclusion, state: State, activation: Activation, gone, whole) -> "Tail":
-        """What an explicit step over `gone` says: many whole ones that are bound by stability turn the tail on."""
+        """What an explicit step over `gone` says: many that are bound by stability turn the tail on.
+
+        A short one says the contrary when it is `whole`, and nothing when an event has ended it.
+        """
         features, curvature = activation.active * state.z, _curvature(inclusion, state, activation)
         gain = (state.amplitudes**2 @ activation.active) * jnp.diag(inclusion.gram)
         bound = jnp.sum(curvature * (gain + jnp.sum(features**2, axis=0)))
-        # the bound is cheap and too high: it is only believed when the decay itself has been looked at
-        suspect = whole & (gone * bound > _STIFF)
-        doubts = jnp.where(suspect, self.doubts + 1, jnp.where(whole, 0, self.doubts))
-        on = jax.lax.cond(
-            doubts >= _PATIENT,
+        # the bound costs little and is too high: when it has held for long, the decay itself is looked at
+        suspect = gone * bound > _STIFF
+        stiff = suspect & jax.lax.cond(
+            suspect & (self.doubts >= _SUSPECT),
             lambda: gone * _fastest_decay(inclusion, state, activation) > _STIFF,
-            lambda: jnp.asarray(False),
+            lambda: jnp.asarray(True),
         )
-        doubts = jnp.where(doubts >= _PATIENT, 0, doubts)
-        return Tail(on, jnp.where(on, 4 * gone, self.length), doubts)
+        doubts = jnp.where(stiff, self.doubts + 1, jnp.where(whole, 0, self.doubts))
+        on = doubts >= _SUSPECT + _PATIENT
+        return Tail(on, jnp.where(on, 4 * gone, self.length), jnp.where(on, 0, doubts))
 
     def step(self, inclusion: Inclusion, state: State, activation: Activation, slack: Slack, left, tolerance) -> TailStep:
         """One step, no longer than `left`, up to the first event in it."""
