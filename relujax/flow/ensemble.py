@@ -183,8 +183,7 @@ def _is_small(loss, nets):
     """Whether the outputs of some network may be so small that neurons hardly see each other."""
     hidden, amplitudes = np.asarray(hidden_vectors(nets)), np.asarray(nets.amplitudes)
     outputs = np.sum(np.linalg.norm(hidden, axis=2) * np.abs(amplitudes), axis=1)
-    # the bound adds up neurons that do not all fire, and directions that no datum has
-    return bool(np.any(outputs <= 10 * STEEP * np.max(np.abs(loss.targets))))
+    return bool(np.any(outputs <= STEEP * np.max(np.abs(loss.targets))))
 
 
 def _stepper(solver):

@@ -48,7 +48,8 @@ def small_outputs():
             jnp.array(0.3 * r.standard_normal(20)) if name == "biases" else None,
             train=("weights",) if name == "weights alone" else ("weights", "biases", "amplitudes"),
         )
-        yield pytest.param(rj.EmpiricalLoss(jnp.array(inputs), jnp.array(targets)), net, id=name)
+        marks = pytest.mark.slow if name in ("orthogonal data", "weights alone") else ()
+        yield pytest.param(rj.EmpiricalLoss(jnp.array(inputs), jnp.array(targets)), net, id=name, marks=marks)
 
 
 @pytest.mark.parametrize(("loss", "net"), list(small_outputs()))
