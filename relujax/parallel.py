@@ -50,12 +50,12 @@ def map_chunks(function: Callable[..., Any], batched: Any, *, chunk: int, progre
         jax.tree.map(lambda into, leaf: into.__setitem__(slice(start, stop), np.asarray(leaf)[: stop - start]), joined, out)
 
     # workers that met an uncompiled function would each compile it; the call that does must not do the work alone
-    shapes = call(0, empty=len(starts) > 1)
-    joined = jax.tree.map(lambda leaf: np.empty((number, *leaf.shape[1:]), leaf.dtype), shapes)
+    first = call(0, empty=len(starts) > 1)
+    joined = jax.tree.map(lambda leaf: np.empty((number, *leaf.shape[1:]), leaf.dtype), first)
     pool = ThreadPoolExecutor(min(workers, len(starts)))
     try:
         if len(starts) == 1:
-            futures = [pool.submit(place, joined, 0, shapes)]
+            futures = [pool.submit(place, joined, 0, first)]
         else:
             futures = [pool.submit(lambda i: place(joined, i, call(i)), position) for position in range(len(starts))]
         for start, future in zip(starts, futures, strict=True):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .inclusion import Activation, Inclusion, State
 from .sliding import boundary_width, decide, onto_boundary
@@ -202,12 +202,22 @@ class _Motion(NamedTuple):
         return jnp.where(falls, jnp.log(jnp.where(falls, ratio, 1.0)) / (2 * safe), jnp.inf)
 
 
-def settle(inclusion, rho, state, activation, meets, datum, turns, touches):
-    """The new activation of every neuron that meets the boundary of a datum, turns, or is undecided.
+def settle(
+    inclusion: Inclusion,
+    rho: Float[Array, "m n"],
+    state: State,
+    activation: Activation,
+    meets: Bool[Array, " m"],
+    datum: Int[Array, " m"],
+    turns: Bool[Array, " m"],
+    touches: Bool[Array, " m"],
+) -> tuple[State, Activation]:
+    """The new activation of every neuron that meets the boundary of a datum, turns, or is undecided, and the state moved onto
+    the boundaries.
 
     **Arguments:**
 
-    - `rho`: the pull on the data, for every neuron at its own time, shape (m, n).
+    - `rho`: the pull on the data, for every neuron at its own time.
     - `meets`, `datum`: the neurons that meet a boundary, and of which datum.
     - `turns`: those that slide and change the sign of their amplitude.
     - `touches`: those whose activation is undecided.

@@ -34,12 +34,6 @@ class Event(NamedTuple):
     neuron: Array
     place: Array
 
-    @staticmethod
-    def none(dtype) -> "Event":
-        """No event up to the end of a piece."""
-        nothing = jnp.asarray(0)
-        return Event(jnp.ones((), dtype), nothing + NONE, nothing, nothing)
-
 
 NONE, CROSSING, INACTIVE, ACTIVE, TURN = range(5)
 
@@ -64,7 +58,7 @@ def first_event(inclusion: Inclusion, activation: Activation, piece: Piece, slac
     followed to the root of its polynomial, the piece is shortened to there, and what is left is tested again, until nothing
     fails. What is violated at the start alone is on its way back.
     """
-    n = activation.active.shape[1]
+    zero, n = jnp.asarray(0), activation.active.shape[1]
     scale = piece.length / piece.unit
 
     def shorten(carry):
@@ -91,8 +85,8 @@ def first_event(inclusion: Inclusion, activation: Activation, piece: Piece, slac
         event, violated, rounds = carry
         return violated & (event.theta > 0) & (rounds < _ROUNDS)
 
-    nothing = Event.none(piece.length.dtype)
-    return jax.lax.while_loop(goes_on, shorten, (nothing, jnp.asarray(True), jnp.asarray(0)))[0]
+    nothing = Event(jnp.ones_like(piece.length), zero + NONE, zero, zero)
+    return jax.lax.while_loop(goes_on, shorten, (nothing, jnp.asarray(True), zero))[0]
 
 
 def first_violated(inclusion: Inclusion, activation: Activation, start: State, end: State, slack: Slack):
@@ -100,7 +94,7 @@ def first_violated(inclusion: Inclusion, activation: Activation, start: State, e
     return _earliest(
         inclusion,
         activation,
-        [crossing_margins(activation, state.z, slack) for state in (start, end)],
+        [_crossing_margins(activation, state.z, slack) for state in (start, end)],
         lambda: [_slide_margins(inclusion, activation, inclusion.pull(s, activation), s.amplitudes, slack) for s in (start, end)],
         (0.0, 1.0),
     )[1:]
@@ -128,7 +122,7 @@ def margin_of(inclusion: Inclusion, activation: Activation, state: State, slack:
 
 def is_consistent(inclusion: Inclusion, state: State, activation: Activation, slack: Slack) -> Array:
     """Whether a state satisfies the conditions of an activation state."""
-    return (jnp.min(crossing_margins(activation, state.z, slack)) >= 0) & slides_hold(inclusion, state, activation, slack)
+    return (jnp.min(_crossing_margins(activation, state.z, slack)) >= 0) & slides_hold(inclusion, state, activation, slack)
 
 
 def slides_hold(inclusion: Inclusion, state: State, activation: Activation, slack: Slack) -> Array:
@@ -143,10 +137,10 @@ def slides_hold(inclusion: Inclusion, state: State, activation: Activation, slac
 def _crossing_margins_of(activation, piece, slack, theta):
     """`_crossing_margins` at the start of the piece and at the tested fractions."""
     rows = [piece.z[0], *(piece.evaluate(piece.z, fraction * theta) for fraction in _TESTED)]
-    return [crossing_margins(activation, z, slack) for z in rows]
+    return [_crossing_margins(activation, z, slack) for z in rows]
 
 
-def crossing_margins(activation, z, slack):
+def _crossing_margins(activation, z, slack):
     """For every neuron and datum how far it is inside its activation, and the slack more."""
     return _side(activation) * z + slack.crossing
 
@@ -211,9 +205,9 @@ def _first_zero(margins, fractions):
     return jax.lax.cond(violated, search, lambda: (infinite, jnp.argmin(infinite)))
 
 
-def first_zeros(margins, fractions):
-    """When every margin seems to vanish, by linear interpolation between its values at ascending fractions; infinite where it
-    is not violated after the first."""
+def first_zeros(margins: list[Array], fractions: tuple[float, ...]) -> Array:
+    """When every margin seems to vanish, of its shape: by linear interpolation between its values at ascending fractions of a
+    step, one entry of `margins` each; infinite where it is not violated after the first."""
     guess = jnp.full_like(margins[0], jnp.inf)
     for i in range(1, len(fractions)):
         before, after = margins[i - 1], margins[i]
@@ -252,7 +246,7 @@ def _polynomial(inclusion, activation, piece, slack, kind, neuron, place):
     return jax.lax.switch(kind - CROSSING, [crossing, slide, slide, turn])
 
 
-def first_root(polynomial, theta, slack):
+def first_root(polynomial: Float[Array, " k"], theta: Float[Array, ""], slack: Float[Array, ""]) -> Float[Array, ""]:
     """The first θ in [0, theta] at which a polynomial turns negative on its way to below −slack; 0 if it is never positive
     before."""
     # within the slack a start on the wrong side is rounding: counted from zero, what moves back inside may turn once more

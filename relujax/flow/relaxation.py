@@ -30,6 +30,7 @@ from .sliding import boundary_width
 STEEP = 0.03
 # terms of the polynomials of ρ on a window, and the order of the series of a
 _TERMS, _ORDER = 5, 12
+# at most so many passes through a window, halvings of one, sweeps in a pass, and rounds of the search for a crossing
 _PASSES, _HALVINGS, _SWEEPS, _ROUNDS = 4, 2, 100, 12
 # the share of the last term of ρ by which what is left out moves a neuron
 _LEFT_OUT = 0.1
@@ -109,10 +110,10 @@ class _Iteration(NamedTuple):
 
 
 def _window(inclusion, start, length, growth, tolerance):
-    """All neurons at the end of a window, and whether they are to be believed."""
+    """All neurons at the end of a window, in which the fastest grows by e^`growth`, and whether they are to be believed."""
     nothing, m = jnp.asarray(0), len(start.state.amplitudes)
-    begin = inclusion.outputs(start.state.z, start.state.amplitudes, start.activation.active)
-    constant = jnp.zeros((_TERMS, len(begin)), begin.dtype).at[0].set(begin)
+    now = inclusion.outputs(start.state.z, start.state.amplitudes, start.activation.active)
+    constant = jnp.zeros((_TERMS, len(now)), now.dtype).at[0].set(now)
     first = _Pass(
         clocks=jnp.zeros(m),
         state=start.state,
@@ -123,7 +124,7 @@ def _window(inclusion, start, length, growth, tolerance):
         slides=start.slides,
         sweeps=nothing,
     )
-    pull = jnp.max(jnp.abs(inclusion.rho(jnp.zeros_like(begin))))
+    share = growth / jnp.max(jnp.abs(inclusion.rho(jnp.zeros_like(now))))
     fractions = np.linspace(0, 1, _TERMS)
 
     def improve(carry):
@@ -133,12 +134,11 @@ def _window(inclusion, start, length, growth, tolerance):
         moved = [inclusion.rho(horner(outputs, x)) - inclusion.rho(horner(carry.outputs, x)) for x in fractions]
         end = horner(outputs, 1.0)
         left_out = _LEFT_OUT * jnp.max(jnp.abs(inclusion.rho(end) - inclusion.rho(end - last)))
-        share = growth / pull
         return _Iteration(outputs, done, share * jnp.max(jnp.abs(jnp.stack(moved))), share * left_out, carry.passes + 1)
 
     def goes_on(carry):
-        hopeful = (carry.left_out <= tolerance) & jnp.all(carry.latest.clocks >= jnp.where(carry.passes > 0, 1.0, 0.0))
-        return hopeful & (carry.change > tolerance) & (carry.passes < _PASSES)
+        arrived = (carry.passes == 0) | jnp.all(carry.latest.clocks >= 1)
+        return arrived & (carry.left_out <= tolerance) & (carry.change > tolerance) & (carry.passes < _PASSES)
 
     begin = _Iteration(constant, first, jnp.full_like(length, jnp.inf), jnp.zeros_like(length), nothing)
     end = jax.lax.while_loop(goes_on, improve, begin)

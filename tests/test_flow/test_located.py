@@ -11,6 +11,9 @@ import pytest
 
 import relujax as rj
 from relujax.flow import EventKind
+from relujax.flow.inclusion import Inclusion
+from relujax.flow.sliding import first_activation
+from relujax.flow.tail import Tail
 
 TWO_POINTS = rj.EmpiricalLoss(jnp.array([[-0.5, 1.0], [2.0, 1.0]]), jnp.array([-1.0, 1.0]))
 TIGHT = {"rtol": 1e-10, "atol": 1e-10, "kinks": "locate"}
@@ -291,3 +294,24 @@ def test_every_choice_refuses_what_it_cannot_do(kinks):
     single = jax.tree.map(lambda x: x.astype(jnp.float32), nets)
     with pytest.raises(ValueError, match="float64"):
         rj.flow_ensemble(loss, single, end_time=1.0, kinks="locate")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_steps_bound_by_stability_turn_the_tail_on_whether_or_not_events_end_them(whole):
+    """An event at the end of every one of them must not keep a flow out of its tail for ever; short steps leave it out."""
+    loss, net = rj.EmpiricalLoss(jnp.eye(2), jnp.ones(2)), rj.ShallowReLU(jnp.eye(2), jnp.ones(2))
+    inclusion = Inclusion(loss, net)
+    state = inclusion.state(net)
+    activation, _ = first_activation(inclusion, state)
+
+    def turned_on(length):
+        # |(w, a)|² = 2 for each of two neurons on one datum each: the fastest decay is 2/n = 1
+        tail = Tail.begin(jnp.float64)
+        for steps in range(1, 40):
+            tail = tail.watch(inclusion, state, activation, jnp.asarray(length), jnp.asarray(whole))
+            if bool(tail.is_on):
+                return steps
+        return None
+
+    assert turned_on(2.9) is None
+    assert turned_on(3.1) == turned_on(1e3) < 30

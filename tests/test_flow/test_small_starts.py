@@ -48,16 +48,18 @@ def small_outputs():
             jnp.array(0.3 * r.standard_normal(20)) if name == "biases" else None,
             train=("weights",) if name == "weights alone" else ("weights", "biases", "amplitudes"),
         )
-        marks = pytest.mark.slow if name in ("orthogonal data", "weights alone") else ()
-        yield pytest.param(rj.EmpiricalLoss(jnp.array(inputs), jnp.array(targets)), net, id=name, marks=marks)
+        slides = name in ("slides", "biases")
+        loss = rj.EmpiricalLoss(jnp.array(inputs), jnp.array(targets))
+        yield pytest.param(loss, net, slides, id=name, marks=() if slides else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("loss", "net"), list(small_outputs()))
-def test_relaxation_agrees_with_following_every_kink(loss, net):
+@pytest.mark.parametrize(("loss", "net", "slides"), list(small_outputs()))
+def test_relaxation_agrees_with_following_every_kink(loss, net, slides):
     """To the tolerance, at every save time, with the same kinks and slides, and without a step for each."""
     nets = rj.initialise.scaled(net, [1e-3, 2e-4])
     times, options = np.array([1.5, 4.0]), {"end_time": 6.0, "kinks": "locate", "observe": {"state": rj.ravel}}
     exact = rj.flow_ensemble(loss, nets, save_at=times, rtol=1e-13, atol=1e-13, record_events=1000, **options)
+    assert np.all((exact.stats["slides"] > 0) == slides)
     for tolerance in (1e-6, 1e-8):
         relaxed = rj.flow_ensemble(loss, nets, save_at=times, rtol=tolerance, atol=tolerance, **options)
         np.testing.assert_array_equal(relaxed.stats["kinks"], exact.stats["kinks"])
