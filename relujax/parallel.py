@@ -89,6 +89,25 @@ def map_first(function: Callable[..., Any], batched: Any, count: Array, *, block
     return jax.lax.fori_loop(0, count, member, empty)
 
 
+def one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`function` of one pytree, which a batch on a CPU calls for one member after another.
+
+    For what contains decompositions: on a CPU, those of a batch wait in a thread of a pool for other threads of that pool, and
+    several of them may wait for each other for ever (jax 0.10).
+    """
+    sequential = jax.custom_batching.custom_vmap(lambda argument: function(argument))
+
+    @sequential.def_vmap
+    def batched(size, is_batched, argument):
+        spread = lambda leaf, already: leaf if already else jnp.broadcast_to(leaf, (size, *jnp.shape(leaf)))  # noqa: E731
+        whole = jax.tree.map(spread, argument, is_batched[0])
+        on_cpu = jax.default_backend() == "cpu"
+        results = jax.lax.map(sequential, whole) if on_cpu else jax.vmap(function)(whole)
+        return results, jax.tree.map(lambda _: True, results)
+
+    return sequential
+
+
 def chunk_size(number: int, *, block: int = 1) -> int:
     """How many of `number` networks make one call: one block, eight, or sixty-four, so that three sizes at most compile.
 

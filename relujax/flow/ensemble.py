@@ -59,7 +59,8 @@ def flow_ensemble(
     - `end_time`: flow time at which to stop, one for all or one a network; time is that of `dθ/dt = −∇L`.
     - `gradient_norm`: stop a network when `|∇L|` over its trained parameters is below this and no neuron grows or turns any
       more (`Field.is_settled`); with neither a finite `end_time` nor this, `10 (rtol + atol)` is taken. Smaller ones are
-      reached by a minimum-norm finish that keeps the activation state, with `stats["finish_distance"]` the way it went.
+      reached by a finish: the last stretch is solved for in its activation state, up to an error of third order that is
+      within the tolerance. `stats["finish_distance"]` is the way it went, and the time is when `|∇L|` falls to `gradient_norm`.
     - `rtol`, `atol`: the local error of parameter θ_i may be `rtol |θ_i| + atol |its neuron|`; in root mean square where
       kinks are stepped over, in the largest neuron where they are located.
     - `solver`: an explicit diffrax Runge–Kutta solver, or `flow.Chebyshev()` for the slow approach to a smooth minimum, or

@@ -11,7 +11,7 @@ from ..network import ShallowReLU, ravel
 from .alignment import Aligned, align
 from .crossings import ACTIVE, CROSSING, INACTIVE, NONE, TURN, Event, Slack, first_event
 from .field import Field
-from .finish import finish
+from .finish import finish, on_the_way, way_to_the_end
 from .inclusion import Activation, Inclusion, State
 from .integrate import RUNNING, Limits, first_length
 from .pieces import AbstractPieces
@@ -26,8 +26,10 @@ from .tail import Tail
 _PATIENCE, _PATIENCE_PER_NEURON = 64, 4
 # a step that ends in an event is checked for convergence once in so many
 _CHECKED = 16
-# a finish is tried from this many times the tolerance on, and again when the gradient norm has fallen by as much
-_FINISH, _AGAIN = 10.0, 0.1
+# A finish has an error of third order in what is left to go, and is tried from this many times the cube root of the tolerance
+# on, and again at this share of the gradient norm. What is recorded on the way is right to first order: that waits for this
+# many times the tolerance.
+_FINISH, _AGAIN, _RECORDS = 0.05, 0.3, 10.0
 
 
 class LocatedEnd(NamedTuple):
@@ -176,6 +178,7 @@ class Located(eqx.Module):
 
     def _begin(self, start, limits, begin, records, status):
         time, nothing, vector = begin.time, jnp.asarray(0), ravel(start)
+        tolerance = limits.rtol + limits.atol
         carry = _Carry(
             time=time,
             state=begin.state,
@@ -184,7 +187,7 @@ class Located(eqx.Module):
             length=first_length(self.field, vector, self.field(vector)),
             tail=Tail.begin(time.dtype),
             idle=nothing,
-            finish_below=_FINISH * (limits.rtol + limits.atol),
+            finish_below=jnp.maximum(_FINISH * jnp.cbrt(tolerance), _RECORDS * tolerance),
             finish_distance=jnp.zeros_like(time),
             finish_conditioning=jnp.full_like(time, jnp.nan),
             status=status,
@@ -339,23 +342,38 @@ class Located(eqx.Module):
         return jnp.where(settled & (status != FlowStatus.DIVERGED), FlowStatus.CONVERGED, status)
 
     def _finish_if_near(self, template, carry, limits):
-        """A finish where the flow has come close to its end but not as close as asked for."""
+        """A finish where the flow has come close to its end, and could not or need not come as close as is asked for."""
         if not (self.finishes and Tail.serves(self.inclusion)):
             return carry
-        near = (carry.status == RUNNING) & self._settled(template, carry, carry.finish_below)[0]
+        ongoing = (carry.status == RUNNING) | (carry.status == FlowStatus.CONVERGED)
+        near = ongoing & self._settled(template, carry, carry.finish_below)[0]
+        return jax.lax.cond(near, lambda: self._finish(template, carry, limits), lambda: carry)
 
-        def attempt():
-            done = finish(self.inclusion, carry.state, carry.activation, limits.gradient_norm)
-            pick = lambda new, old: jnp.where(done.succeeded, new, old)  # noqa: E731
-            return carry._replace(
-                state=jax.tree.map(pick, done.state, carry.state),
-                status=pick(jnp.asarray(FlowStatus.CONVERGED), carry.status),
-                finish_distance=pick(done.distance, carry.finish_distance),
-                finish_conditioning=done.conditioning,
-                finish_below=_AGAIN * _length(*self._velocity(carry)),
-            )
+    def _finish(self, template, carry, limits):
+        inclusion, state, activation = self.inclusion, carry.state, carry.activation
+        tolerance = limits.rtol + limits.atol
+        kernel, approach = way_to_the_end(inclusion, state, activation)
+        done = finish(inclusion, state, activation, kernel, approach, limits.gradient_norm, tolerance)
 
-        return jax.lax.cond(near, attempt, lambda: carry)
+        def at(fraction):
+            there = on_the_way(inclusion, state, activation, approach, done.state, fraction * done.time)
+            return inclusion.network(there, template)
+
+        end_time = carry.time + done.time
+        finished = carry._replace(
+            state=done.state,
+            time=end_time,
+            status=jnp.asarray(FlowStatus.CONVERGED),
+            finish_distance=done.distance,
+            records=self.recorder.record(carry.records, carry.time, end_time, at),
+        )
+        norm = _length(*self._velocity(carry))
+        unrecorded = finished.records.is_as(carry.records)
+        ends = done.succeeded & (unrecorded | (norm <= _RECORDS * tolerance)) & (end_time <= limits.end_time)
+        # a critical point may be a saddle that small neurons leave
+        ends = ends & self._settled(template, finished, limits.gradient_norm)[0]
+        after = jax.tree.map(lambda new, old: jnp.where(ends, new, old), finished, carry)
+        return after._replace(finish_conditioning=done.conditioning, finish_below=_AGAIN * norm)
 
 
 class _Carry(NamedTuple):

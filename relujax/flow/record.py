@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from ..loss import AbstractLoss
 from ..network import ShallowReLU
+from ..parallel import one_by_one
 from .inclusion import Activation
 from .observe import Observable
 from .status import EventKind
@@ -25,6 +26,10 @@ class Records(NamedTuple):
     next_save: Array
     level_times: Float[Array, " l"]
     loss: Float[Array, ""]
+
+    def is_as(self, before: "Records") -> Array:
+        """Whether nothing has been recorded since `before`."""
+        return (self.next_save == before.next_save) & jnp.all(self.level_times == before.level_times)
 
 
 class Recorder(eqx.Module):
@@ -70,7 +75,7 @@ class Recorder(eqx.Module):
         return later[jnp.minimum(records.next_save, self.save_times.size)]
 
     def _observe(self, net):
-        return {name: jnp.asarray(function(net)) for name, function in self.observables}
+        return one_by_one(lambda net: {name: jnp.asarray(function(net)) for name, function in self.observables})(net)
 
     def _save_until(self, records, reached, network_at):
         if self.save_times.size == 0:

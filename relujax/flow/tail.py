@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..parallel import one_by_one
 from .crossings import CROSSING, NONE, Event, Slack, first_violated, is_consistent, margin_of
 from .inclusion import Activation, Inclusion, State
 from .pieces import neuron_sizes, relative_size
@@ -27,6 +28,8 @@ _MOST_DATA = 1500
 _STIFF, _SUSPECT, _PATIENT = 3.0, 8, 16
 _MILD, _HASTY = 8.0, 4
 _ROUNDS, _TRIES = 8, 40
+# how much shorter a step is made at a time, and how short at last, to see whether a neuron moves off its boundary at all
+_SHORTER, _SHORTEST = 1 / 32, 1e-12
 
 
 class Kernel(NamedTuple):
@@ -127,7 +130,7 @@ class _Search(NamedTuple):
     at_low: Array
     at_high: Array
     side: Array
-    halving: Array
+    shortening: Array
     rounds: Array
     tries: Array
     done: Array
@@ -139,7 +142,7 @@ def _search(inclusion, start, activation, slack, stretch, tolerance):
     Where a condition is violated at the end, the one that seems to fail first is followed to its zero by the Illinois variant
     of regula falsi, and what is left is tested again. A margin is followed to the middle of its slack: aimed at the edge,
     events would follow each other for ever. A neuron that starts on a boundary moves off it before it can come back, unless
-    the step ends at once: its bracket is found by halving.
+    the step ends at once: its bracket is found by shorter and shorter steps.
     """
 
     def margin(state, search):
@@ -164,7 +167,7 @@ def _search(inclusion, start, activation, slack, stretch, tolerance):
         search = search._replace(kind=kind, neuron=neuron, place=place, low=jnp.zeros_like(search.x), high=search.x)
         at_low, at_high = margin(start, search), margin(search.state, search)
         search = search._replace(at_low=at_low, at_high=at_high, side=0 * search.side, rounds=search.rounds + 1)
-        search = search._replace(halving=at_low <= 0)
+        search = search._replace(shortening=at_low <= 0)
         return search._replace(x=_next(search))
 
     def narrow(search):
@@ -174,17 +177,17 @@ def _search(inclusion, start, activation, slack, stretch, tolerance):
         weaker_low = jnp.where(search.side == -1, search.at_low / 2, search.at_low)
         weaker_high = jnp.where(search.side == 1, search.at_high / 2, search.at_high)
         low, high = jnp.where(inside, search.x, search.low), jnp.where(inside, search.high, search.x)
-        hopeless = search.halving & ~inside & (search.tries > _TRIES)
+        hopeless = search.shortening & ~inside & (search.x <= _SHORTEST)
         search = search._replace(
             low=low,
             high=high,
             at_low=jnp.where(inside, value, weaker_low),
             at_high=jnp.where(inside, weaker_high, value),
             side=jnp.where(inside, 1, -1),
-            halving=search.halving & ~inside,
+            shortening=search.shortening & ~inside,
         )
         allowed = jnp.where(search.kind == CROSSING, slack.crossing[search.neuron, search.place], slack.share) / 2
-        found = ~search.halving & ((jnp.abs(value) <= allowed) | (search.tries > search.rounds * _TRIES) | (high <= low))
+        found = ~search.shortening & ((jnp.abs(value) <= allowed) | (search.tries > search.rounds * _TRIES) | (high <= low))
         at_start = search._replace(state=start, x=0 * search.x, done=jnp.asarray(True))
         at_zero = search._replace(done=is_consistent(inclusion, search.state, activation, slack) | (search.rounds >= _ROUNDS))
         onwards = search._replace(x=_next(search))
@@ -206,7 +209,7 @@ def _next(search):
     """Where to look next in the bracket."""
     fall = search.at_low - search.at_high
     secant = search.low + (search.high - search.low) * jnp.where(fall > 0, search.at_low / jnp.where(fall > 0, fall, 1.0), 0.5)
-    return jnp.where(search.halving, search.high / 2, secant)
+    return jnp.where(search.shortening, _SHORTER * search.high, secant)
 
 
 def _curvature(inclusion, state, activation):
@@ -253,7 +256,7 @@ def decompose(inclusion: Inclusion, state: State, activation: Activation) -> Ker
     """The kernel of a state, decomposed."""
     roots = jnp.sqrt(jnp.maximum(_curvature(inclusion, state, activation), 1e-300))
     matrix = roots[:, None] * kernel_matrix(inclusion, state, activation) * roots
-    values, vectors = jnp.linalg.eigh(matrix)
+    values, vectors = one_by_one(jnp.linalg.eigh)(matrix)
     return Kernel(jnp.maximum(values, 0.0), vectors, roots)
 
 
