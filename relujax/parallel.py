@@ -15,6 +15,8 @@ Progress = Callable[[int, int], None]
 
 # fewer members than this are not given to a device of their own
 _SHARE = 64
+# the axis of the members of a block
+_BLOCK = "block"
 
 
 def map_chunks(function: Callable[..., Any], batched: Any, *, chunk: int, progress: Progress | None = None) -> Any:
@@ -77,16 +79,45 @@ def map_first(function: Callable[..., Any], batched: Any, count: Array, *, block
     shapes = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], batched))
     size = jax.tree.leaves(batched)[0].shape[0]
     empty = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), shapes)
+    if block > 1:
+        return jax.lax.cond(count > 0, lambda: _in_blocks(function, batched, block), lambda: empty)
     # what a loop does to the one member there is does not depend on the loop, and the compiler would take it out
-    if block > 1 or size == 1:
-        batch = block if block > 1 else None
-        return jax.lax.cond(count > 0, lambda: jax.lax.map(function, batched, batch_size=batch), lambda: empty)
+    if size == 1:
+        return jax.lax.cond(count > 0, lambda: jax.lax.map(function, batched), lambda: empty)
 
     def member(index, outputs):
         result = function(jax.tree.map(lambda leaf: leaf[index], batched))
         return jax.tree.map(lambda all_, one: all_.at[index].set(one), outputs, result)
 
     return jax.lax.fori_loop(0, count, member, empty)
+
+
+def _in_blocks(function, batched, block):
+    """`function` of all members, so many at a time, the last time those that are left."""
+    size = jax.tree.leaves(batched)[0].shape[0]
+    together, whole = jax.vmap(function, axis_name=_BLOCK), size - size % block
+    parts = []
+    if whole:
+        blocks = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, block, *leaf.shape[1:]), batched)
+        out = jax.lax.map(together, blocks)
+        parts.append(jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), out))
+    if whole < size:
+        parts.append(together(jax.tree.map(lambda leaf: leaf[whole:], batched)))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def branch(condition: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    """`jax.lax.cond`, of which a block computes `yes` only where it holds for some member.
+
+    A batched conditional is otherwise a selection, for which both branches are always computed. `no` should be the one that
+    costs little.
+    """
+    try:
+        some = jax.lax.pmax(jnp.asarray(condition, jnp.int32), _BLOCK) > 0
+    except NameError:
+        # not in a block
+        return jax.lax.cond(condition, yes, no)
+    return jax.lax.cond(some, lambda: jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes(), no()), no)
 
 
 def one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..parallel import branch
 from .inclusion import Activation, Inclusion, State
 from .sliding import boundary_width, decide, onto_boundary
 
@@ -240,7 +241,7 @@ def settle(
         # where an amplitude changes sign both sides now push away, and relu'(0) = 0 decides
         leaves = jnp.where(activation.sliding[neuron] & turning, 0.0, -1.0)
         arrives = jnp.where(meets[neuron], datum[neuron], -1)
-        state = jax.lax.cond(meets[neuron], lambda: onto_boundary(inclusion, state, neuron, datum[neuron]), lambda: state)
+        state = branch(meets[neuron], lambda: onto_boundary(inclusion, state, neuron, datum[neuron]), lambda: state)
         state, activation = decide(inclusion, state, activation, neuron, touching[neuron], arrives, leaves, rho[neuron])
         return state, activation, undecided.at[neuron].set(False)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..parallel import branch
 from .inclusion import Activation, Inclusion, State
 from .pieces import Piece, horner
 from .sliding import boundary_width
@@ -79,7 +80,7 @@ def first_event(inclusion: Inclusion, activation: Activation, piece: Piece, slac
             return Event(first_root(polynomial, event.theta * scale, allowed) / scale, kind, neuron, place)
 
         violated = jnp.isfinite(earliest[0])
-        return jax.lax.cond(violated, follow, lambda: event), violated, rounds + 1
+        return branch(violated, follow, lambda: event), violated, rounds + 1
 
     def goes_on(carry):
         event, violated, rounds = carry
@@ -131,7 +132,7 @@ def slides_hold(inclusion: Inclusion, state: State, activation: Activation, slac
     def least():
         return jnp.min(_slide_margins(inclusion, activation, inclusion.pull(state, activation), state.amplitudes, slack))
 
-    return jax.lax.cond(activation.slides > 0, least, lambda: jnp.zeros_like(slack.share)) >= 0
+    return branch(activation.slides > 0, least, lambda: jnp.zeros_like(slack.share)) >= 0
 
 
 def _crossing_margins_of(activation, piece, slack, theta):
@@ -183,9 +184,7 @@ def _earliest(inclusion, activation, crossing, slide_margins, fractions):
     c, n = inclusion.capacity, activation.active.shape[1]
     guess, place = _first_zero(crossing, fractions)
     nowhere = jnp.full_like(guess, jnp.inf), jnp.zeros_like(place)
-    slide_guess, slide_place = jax.lax.cond(
-        activation.slides > 0, lambda: _first_zero(slide_margins(), fractions), lambda: nowhere
-    )
+    slide_guess, slide_place = branch(activation.slides > 0, lambda: _first_zero(slide_margins(), fractions), lambda: nowhere)
     crosses = guess <= slide_guess
     neuron, slot = slide_place // (2 * c + 1), slide_place % (2 * c + 1)
     kind = jnp.where(crosses, CROSSING, INACTIVE + slot // c)
@@ -202,7 +201,7 @@ def _first_zero(margins, fractions):
     # most of the time there is nothing to search for
     violated = jnp.any(functools.reduce(jnp.minimum, margins[1:]) < 0)
     infinite = jnp.asarray(jnp.inf, margins[0].dtype)
-    return jax.lax.cond(violated, search, lambda: (infinite, jnp.argmin(infinite)))
+    return branch(violated, search, lambda: (infinite, jnp.argmin(infinite)))
 
 
 def first_zeros(margins: list[Array], fractions: tuple[float, ...]) -> Array:

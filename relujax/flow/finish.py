@@ -5,7 +5,7 @@ a_j ≠ 0 have no force left, the Hessian of the loss is the Gauss–Newton matr
 the least norm, `δ = Jᵀ K⁺ n ρ`, converge quadratically, at interpolating, least-squares and sliding ends alike.
 
 They end on the set of critical points, but not where the flow does: on its way the flow drifts along that set. With ε for
-what is left to go, the way is to first order a sum of decays in the eigenmodes of the kernel, `ρ(t) = √c'' Σ_k c_k u_k e^(−λ_k t)`,
+what is left to go, the way is to first order a sum of decays in the eigenmodes of the kernel, `ρ = √c'' Σ_k c_k u_k e^(−λ_k t)`,
 the drift is of second order and is an integral over products of these,
 
     dv_j/dt = δa_j(t) Σ_i s_ji ρ_i(t) x̃_i,    da_j/dt = Σ_i s_ji δz_ji(t) ρ_i(t),
@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from ..loss import AbstractLoss
 from ..network import ShallowReLU, ravel, unravel
-from ..parallel import one_by_one
+from ..parallel import branch, one_by_one
 from .crossings import Slack, is_consistent
 from .inclusion import Activation, Inclusion, State
 from .pieces import neuron_sizes, relative_size
@@ -35,8 +35,6 @@ _FAST = 0.05
 _SHARE = 0.1
 # iterations stop when they move the network by less than this share of the error allowed
 _STILL = 0.01
-# eigenvalues of the kernel below this, relative to the largest, are those of directions that no parameter moves
-_NULL = 1e-13
 # eigenvalues of a Hessian below this, relative to the largest, are those of flat directions
 _FLAT = 1e-11
 # how far a finish may go, relative to the size of the network
@@ -55,9 +53,8 @@ class Approach(NamedTuple):
     @staticmethod
     def begin(kernel: Kernel, rho: Float[Array, " n"]) -> "Approach":
         """The approach from a pull ρ."""
-        decays = kernel.values > _NULL * kernel.values[-1]
-        shares = jnp.where(decays, kernel.vectors.T @ (rho / kernel.roots), 0.0)
-        rates = jnp.where(decays, kernel.values, kernel.values[-1])
+        shares = jnp.where(kernel.decays, kernel.vectors.T @ (rho / kernel.roots), 0.0)
+        rates = jnp.where(kernel.decays, kernel.values, kernel.values[-1])
         return Approach(kernel.roots[:, None] * kernel.vectors * shares, rates, rates * shares**2)
 
     def impulse(self, time) -> Float[Array, " n"]:
@@ -118,7 +115,7 @@ def on_the_way(inclusion: Inclusion, state: State, activation: Activation, appro
     straight = _straight_to(inclusion, state, activation, approach, time)
     whole = _straight_to(inclusion, state, activation, approach, jnp.inf)
     # what is of second order comes with products of two decays at most, of which the last to end are those of the slowest mode
-    share = jnp.expm1(-approach.rates[0] * time) ** 2
+    share = jnp.expm1(-jnp.min(approach.rates) * time) ** 2
     return jax.tree.map(lambda there, last, first: there + share * (last - first), straight, end, whole)
 
 
@@ -146,7 +143,7 @@ def finish(
     sizes, size = neuron_sizes(state), _length(state.hidden, state.amplitudes)
     first, second = (relative_size(inclusion, inclusion.spread(part[0]), part[1], sizes) for part in (straight, drift))
     slack = Slack.at(inclusion, state, activation)
-    fastest, slowest = approach.rates[-1], approach.rates[0]
+    fastest, slowest = approach.rates[-1], jnp.min(approach.rates)
 
     def stays(time):
         return is_consistent(inclusion, _straight_to(inclusion, state, activation, approach, time), activation, slack)
@@ -159,7 +156,7 @@ def finish(
         return end, norm, holds & is_consistent(inclusion, end, activation, Slack.at(inclusion, end, activation))
 
     near = (first * second <= _SHARE * tolerance) & (_length(straight[0] @ inclusion.moved, straight[1]) <= _FAR * size)
-    end, norm, holds = jax.lax.cond(near, follow, lambda: (state, jnp.full_like(size, jnp.inf), jnp.asarray(False)))
+    end, norm, holds = branch(near, follow, lambda: (state, jnp.full_like(size, jnp.inf), jnp.asarray(False)))
     change = _length(end.hidden - state.hidden, end.amplitudes - state.amplitudes)
     succeeded = holds & (norm <= gradient_norm) & (change <= _FAR * size)
     return Finished(end, succeeded, norm, change, slowest / fastest, approach.time_until(gradient_norm))
@@ -189,7 +186,7 @@ def _drift(inclusion, state, activation, impulses):
         rows = inclusion.gram[activation.held] * active[:, None, :]  # (m, c, n)
         return jnp.einsum("jkn,np,jkl,jlp->j", rows, impulses, activation.inverse, rows)
 
-    grown = grown - jax.lax.cond(activation.slides > 0, held, lambda: jnp.zeros_like(grown))
+    grown = grown - branch(activation.slides > 0, held, lambda: jnp.zeros_like(grown))
     return coefficients, state.amplitudes * grown
 
 
@@ -198,13 +195,12 @@ def _gauss_newton(inclusion, state, activation, kernel, gradient_norm, still):
 
     def improve(carry):
         now, kernel, norm, _, count = carry
-        known = kernel.values > _NULL * kernel.values[-1]
-        rho = inclusion.pull(now, activation)
-        impulse = kernel.damp(jnp.where(known, 1 / jnp.where(known, kernel.values, 1.0), 0.0), rho)
+        whole = jnp.where(kernel.decays, 1 / jnp.where(kernel.decays, kernel.values, 1.0), 0.0)
+        impulse = kernel.damp(whole, inclusion.pull(now, activation))
         new = _moved(inclusion, now, activation, *_push(inclusion, now, activation, impulse))
         new_norm = _norm(inclusion, new, activation)
         slow = (new_norm > _FAST * norm) & (new_norm > gradient_norm)
-        kernel = jax.lax.cond(slow, lambda: decompose(inclusion, new, activation), lambda: kernel)
+        kernel = branch(slow, lambda: decompose(inclusion, new, activation), lambda: kernel)
         return new, kernel, new_norm, _length(new.hidden - now.hidden, new.amplitudes - now.amplitudes), count + 1
 
     def goes_on(carry):

@@ -16,13 +16,13 @@ projection. Its coefficients on the sliding data K are `q = −G_KK⁻¹ G_KA ρ
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ..loss import AbstractCriterion, EmpiricalLoss
 from ..network import ShallowReLU
+from ..parallel import branch
 
 # elements of the table of inverses that sliding neurons may fill, over all neurons
 _TABLE = 2**24
@@ -154,7 +154,7 @@ class Inclusion(eqx.Module):
 
     def hold(self, force: Float[Array, "m n"], activation: Activation) -> Float[Array, "m n"]:
         """A force on hidden vectors, as coefficients on active data, with what holds sliding neurons on their boundaries."""
-        return jax.lax.cond(activation.slides > 0, lambda: self._hold(force, activation), lambda: force)
+        return branch(activation.slides > 0, lambda: self._hold(force, activation), lambda: force)
 
     def rates(self, z: Float[Array, "m n"], amplitudes: Float[Array, " m"], activation: Activation) -> Rates:
         """The velocity in one activation state."""

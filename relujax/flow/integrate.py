@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from ..loss import EmpiricalLoss
 from ..network import ShallowReLU, ravel, unravel
+from ..parallel import branch
 from .aim import Aim, aimed_length
 from .field import Field
 from .record import Recorder, Records
@@ -128,7 +129,7 @@ def _advance(field, stepper, template, carry, limits, recorder):
         evaluations=carry.evaluations + step.evaluations,
         records=records,
     )
-    return after._replace(status=jax.lax.cond(accepted, lambda: _status(field, after, limits), lambda: _limit(after, limits)))
+    return after._replace(status=branch(accepted, lambda: _status(field, after, limits), lambda: _limit(after, limits)))
 
 
 def _error(field, step, limits):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from ..network import ShallowReLU, ravel
+from ..parallel import branch
 from .alignment import Aligned, align
 from .crossings import ACTIVE, CROSSING, INACTIVE, NONE, TURN, Event, Slack, first_event
 from .field import Field
@@ -208,7 +209,7 @@ class Located(eqx.Module):
         inclusion, event = self.inclusion, carry.pending.event
         neuron = jnp.argmax(carry.pending.neurons)
         crosses = event.kind == CROSSING
-        state = jax.lax.cond(crosses, lambda: onto_boundary(inclusion, carry.state, neuron, event.place), lambda: carry.state)
+        state = branch(crosses, lambda: onto_boundary(inclusion, carry.state, neuron, event.place), lambda: carry.state)
         row = carry.activation.sliding[neuron]
         width = boundary_width(inclusion, state)[neuron]
         touching = (jnp.abs(state.z[neuron]) <= width) | row
@@ -258,12 +259,12 @@ class Located(eqx.Module):
 
         # events may follow each other to the end
         unchecked = happens & (after.steps % _CHECKED != 0)
-        return jax.lax.cond(unchecked, lambda: after._replace(status=self._limit(after, limits)), after_whole_step)
+        return branch(~unchecked, after_whole_step, lambda: after._replace(status=self._limit(after, limits)))
 
     def _try(self, template, carry, slack, limits):
         if not Tail.serves(self.inclusion):
             return self._explicit(template, carry, slack, limits), carry.tail
-        return jax.lax.cond(
+        return branch(
             carry.tail.is_on,
             lambda: self._implicit(template, carry, slack, limits),
             lambda: self._explicit_and_watch(template, carry, slack, limits),
@@ -299,7 +300,7 @@ class Located(eqx.Module):
             piece = pieces.extend(inclusion, state, activation, short, tolerance, longest)
             return take(piece, first_event(inclusion, activation, piece, slack))
 
-        return jax.lax.cond(event.kind != NONE, keep, extend)
+        return branch(event.kind == NONE, extend, keep)
 
     def _implicit(self, template, carry, slack, limits):
         left = limits.end_time - carry.time
@@ -347,7 +348,7 @@ class Located(eqx.Module):
             return carry
         ongoing = (carry.status == RUNNING) | (carry.status == FlowStatus.CONVERGED)
         near = ongoing & self._settled(template, carry, carry.finish_below)[0]
-        return jax.lax.cond(near, lambda: self._finish(template, carry, limits), lambda: carry)
+        return branch(near, lambda: self._finish(template, carry, limits), lambda: carry)
 
     def _finish(self, template, carry, limits):
         inclusion, state, activation = self.inclusion, carry.state, carry.activation

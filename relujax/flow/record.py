@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from ..loss import AbstractLoss
 from ..network import ShallowReLU
-from ..parallel import one_by_one
+from ..parallel import branch, one_by_one
 from .inclusion import Activation
 from .observe import Observable
 from .status import EventKind
@@ -63,7 +63,7 @@ class Recorder(eqx.Module):
             roots = jax.vmap(lambda level: _first_below(lambda x: self.loss(at(x)), level))(self.levels)
             return jnp.where(passed, start + roots * (end - start), records.level_times)
 
-        return records._replace(loss=loss, level_times=jax.lax.cond(jnp.any(passed), times, lambda: records.level_times))
+        return records._replace(loss=loss, level_times=branch(jnp.any(passed), times, lambda: records.level_times))
 
     def finish(self, records: Records, net: ShallowReLU) -> Records:
         """The observables at the end for save times that were not reached."""

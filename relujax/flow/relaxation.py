@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from numpy.polynomial import Legendre, Polynomial
 
+from ..parallel import branch
 from .alignment import Aligned, fastest, settle, steepness
 from .crossings import Slack, first_root, first_zeros, slides_hold
 from .inclusion import Activation, Inclusion, State
@@ -271,7 +272,7 @@ class _Motion(NamedTuple):
                 root = jax.vmap(first_root)(polynomials, step, slack[neurons, nearest])
                 return jnp.where(violated, root, step), jnp.where(violated, nearest, datum), meets | violated
 
-            step, datum, meets = jax.lax.cond(jnp.any(violated), follow, lambda: (step, datum, meets))
+            step, datum, meets = branch(jnp.any(violated), follow, lambda: (step, datum, meets))
             return step, datum, meets, jnp.any(violated & (step > 0)), rounds + 1
 
         start = (left, jnp.zeros_like(neurons), jnp.zeros(len(left), bool), jnp.asarray(True), jnp.asarray(0))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..parallel import branch
 from .inclusion import Activation, Inclusion, State
 
 # pre-activations this small, relative to the neuron and the datum, are those of a neuron on the boundary
@@ -138,7 +139,7 @@ def _least_norm(gram, rho, amplitude, shares, sliding, on_boundary, rounding, ar
     towards = amplitude * ((shares * rho) @ gram)
     against = jnp.where(shares > 0.5, towards < -slack, towards > slack)
     met = jnp.arange(len(rho)) == arrives
-    shares, inside = jax.lax.cond(
+    shares, inside = branch(
         jnp.any(attracting & (sliding | against | met)),
         lambda: _solve_box(gram, rho, shares, attracting, (sliding | met) & attracting, rounding, met),
         lambda: (shares, jnp.zeros_like(attracting)),
@@ -206,7 +207,7 @@ def _solve_box(gram, rho, shares, attracting, sliding, rounding, met):
 
 
 def _with_row(inclusion, activation, neuron, row, push):
-    index, inverse = jax.lax.cond(
+    index, inverse = branch(
         jnp.any(row.sliding),
         lambda: _projection(inclusion, row.sliding),
         lambda: (jnp.zeros_like(activation.held[0]), jnp.zeros_like(activation.inverse[0])),

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from ..parallel import one_by_one
+from ..parallel import branch, one_by_one
 from .crossings import CROSSING, NONE, Event, Slack, first_violated, is_consistent, margin_of
 from .inclusion import Activation, Inclusion, State
 from .pieces import neuron_sizes, relative_size
@@ -27,6 +27,8 @@ _MOST_DATA = 1500
 # could have made
 _STIFF, _SUSPECT, _PATIENT = 3.0, 8, 16
 _MILD, _HASTY = 8.0, 4
+# eigenvalues of the kernel below this, relative to the largest, are those of modes that move no parameter
+_NULL = 1e-13
 _ROUNDS, _TRIES = 8, 40
 # how much shorter a step is made at a time, and how short at last, to see whether a neuron moves off its boundary at all
 _SHORTER, _SHORTEST = 1 / 32, 1e-12
@@ -38,6 +40,11 @@ class Kernel(NamedTuple):
     values: Float[Array, " n"]
     vectors: Float[Array, "n n"]
     roots: Float[Array, " n"]
+
+    @property
+    def decays(self) -> Bool[Array, " n"]:
+        """The eigenmodes of ρ that move parameters; the others last for ever, and what they seem to move is rounding."""
+        return self.values > _NULL * self.values[-1]
 
     def damp(self, factors: Float[Array, " n"], rho: Float[Array, " n"]) -> Float[Array, " n"]:
         """ρ with every eigenmode multiplied by a factor."""
@@ -88,7 +95,7 @@ class Tail(NamedTuple):
         bound = jnp.sum(curvature * (gain + jnp.sum(features**2, axis=0)))
         # the bound costs little and is too high: when it has held for long, the decay itself is looked at
         suspect = gone * bound > _STIFF
-        stiff = suspect & jax.lax.cond(
+        stiff = suspect & branch(
             suspect & (self.doubts >= _SUSPECT),
             lambda: gone * _fastest_decay(inclusion, state, activation) > _STIFF,
             lambda: jnp.asarray(True),
@@ -153,14 +160,13 @@ def _search(inclusion, start, activation, slack, stretch, tolerance):
         search = search._replace(
             state=state, error=jnp.where(search.tries == 0, error / tolerance, search.error), tries=search.tries + 1
         )
-        return jax.lax.cond(search.kind == NONE, assess, narrow, search)
+        return branch(search.kind == NONE, lambda: assess(search), lambda: narrow(search))
 
     def assess(search):
         """At the end of what is left: done, or a new condition to follow."""
         consistent = is_consistent(inclusion, search.state, activation, slack)
-        return jax.lax.cond(
-            (search.error > 1) | consistent, lambda search: search._replace(done=jnp.asarray(True)), follow, search
-        )
+        done = (search.error > 1) | consistent
+        return branch(~done, lambda: follow(search), lambda: search._replace(done=jnp.asarray(True)))
 
     def follow(search):
         kind, neuron, place = first_violated(inclusion, activation, start, search.state, slack)
@@ -172,7 +178,9 @@ def _search(inclusion, start, activation, slack, stretch, tolerance):
 
     def narrow(search):
         value = margin(search.state, search)
-        inside = value > 0
+        allowed = jnp.where(search.kind == CROSSING, slack.crossing[search.neuron, search.place], slack.share) / 2
+        # what drifts off its boundary by rounding moves on for as long as that stays within the slack
+        inside = value > jnp.where(search.shortening, -allowed, 0.0)
         # the end that stays gets half its weight, so that both close in
         weaker_low = jnp.where(search.side == -1, search.at_low / 2, search.at_low)
         weaker_high = jnp.where(search.side == 1, search.at_high / 2, search.at_high)
@@ -186,7 +194,6 @@ def _search(inclusion, start, activation, slack, stretch, tolerance):
             side=jnp.where(inside, 1, -1),
             shortening=search.shortening & ~inside,
         )
-        allowed = jnp.where(search.kind == CROSSING, slack.crossing[search.neuron, search.place], slack.share) / 2
         found = ~search.shortening & ((jnp.abs(value) <= allowed) | (search.tries > search.rounds * _TRIES) | (high <= low))
         at_start = search._replace(state=start, x=0 * search.x, done=jnp.asarray(True))
         at_zero = search._replace(done=is_consistent(inclusion, search.state, activation, slack) | (search.rounds >= _ROUNDS))
@@ -243,7 +250,7 @@ def kernel_matrix(inclusion: Inclusion, state: State, activation: Activation) ->
     if inclusion.amplitudes_move:
         features = active * state.z
         kernel = kernel + features.T @ features
-    return jax.lax.cond(activation.slides > 0, lambda: kernel - _held_part(inclusion, gain, activation), lambda: kernel)
+    return branch(activation.slides > 0, lambda: kernel - _held_part(inclusion, gain, activation), lambda: kernel)
 
 
 def _held_part(inclusion, gain, activation):
@@ -285,7 +292,7 @@ def implicit_step(
 def _substeps(inclusion, state, activation, kernel, length, count):
     """Linearly implicit Euler: every mode of ρ is damped by 1/(1 + hλ) before it moves the parameters."""
     h = length / count
-    factors = h / (1 + h * kernel.values)
+    factors = jnp.where(kernel.decays, h / (1 + h * kernel.values), 0.0)
 
     def substep(_, carry):
         coefficients, amplitudes = carry

@@ -104,7 +104,7 @@ def test_a_way_that_leaves_the_activation_state_and_comes_back_is_followed(margi
     gram = np.array([[1.0, 0.8, 0.0], [0.8, 1.0, 0.0], [0.0, 0.0, 1.0]])
     x = np.linalg.cholesky(gram)
     targets = np.array([margin, 1.0, 2.0])
-    w = np.linalg.solve(x, targets + [0.0, 2e-3, 0.0])
+    w = np.linalg.solve(x, targets + np.array([0.0, 2e-3, 0.0]))
     loss = rj.EmpiricalLoss(jnp.asarray(x), jnp.asarray(targets))
     done, end = finished(loss, rj.ShallowReLU(jnp.asarray(w)[None], jnp.ones(1), train=("weights",)))
     assert bool(done.succeeded) == succeeds
@@ -163,7 +163,7 @@ def test_a_flow_whose_time_is_over_before_its_end_is_not_finished(relaxing):
 
 
 def test_a_tiny_neuron_that_grows_slowly_keeps_it_from_ending_at_the_saddle():
-    """Without the negative neuron, of size 1e-9, the best fit leaves 0.01 of one datum, at which it grows with a rate of 0.005."""
+    """Without the negative neuron, of size 1e-9, the best fit leaves 0.01 of one datum, where that grows with a rate of 0.005."""
     loss = rj.EmpiricalLoss(jnp.eye(2), jnp.array([-0.01, 1.0]))
     nets = rj.ShallowReLU(jnp.array([[[0.0, 0.9], [1e-9, 0.0]]]), jnp.array([[0.9, -1e-9]]))
     flow = rj.flow_ensemble(loss, nets, gradient_norm=1e-8, rtol=1e-6, atol=1e-9, kinks="locate")
