@@ -134,11 +134,14 @@ def _least_norm(gram, rho, amplitude, shares, sliding, on_boundary, rounding, ar
     slack = jnp.abs(amplitude) * rounding
     against = jnp.where(shares > 0.5, towards < -slack, towards > slack)
     free = on_boundary & ~attracting
-    shares = jnp.where(free, jnp.where(against, 1.0 - jnp.round(shares), jnp.round(shares)), shares)
+    # what has met a boundary that does not push it back goes on through it, also where its velocity has yet to grow
+    back = jnp.where(shares > 0.5, towards > slack, towards < -slack)
+    met = jnp.arange(len(rho)) == arrives
+    flips = against | (met & ~back)
+    shares = jnp.where(free, jnp.where(flips, 1.0 - jnp.round(shares), jnp.round(shares)), shares)
     # with nothing pulling against the present state there is nothing to solve
     towards = amplitude * ((shares * rho) @ gram)
     against = jnp.where(shares > 0.5, towards < -slack, towards > slack)
-    met = jnp.arange(len(rho)) == arrives
     shares, inside = branch(
         jnp.any(attracting & (sliding | against | met)),
         lambda: _solve_box(gram, rho, shares, attracting, (sliding | met) & attracting, rounding, met),

@@ -155,6 +155,9 @@ def _search(inclusion, start, activation, slack, stretch, tolerance):
     def margin(state, search):
         return margin_of(inclusion, activation, state, slack, search.kind, search.neuron, search.place)
 
+    def half_slack(search):
+        return jnp.where(search.kind == CROSSING, slack.crossing[search.neuron, search.place], slack.share) / 2
+
     def advance(search):
         state, error = stretch(search.x)
         search = search._replace(
@@ -173,12 +176,13 @@ def _search(inclusion, start, activation, slack, stretch, tolerance):
         search = search._replace(kind=kind, neuron=neuron, place=place, low=jnp.zeros_like(search.x), high=search.x)
         at_low, at_high = margin(start, search), margin(search.state, search)
         search = search._replace(at_low=at_low, at_high=at_high, side=0 * search.side, rounds=search.rounds + 1)
-        search = search._replace(shortening=at_low <= 0)
+        # the end of a slide is aimed at from where its slack begins, so that it starts half of that away
+        search = search._replace(shortening=at_low <= jnp.where(kind == CROSSING, half_slack(search), 0.0))
         return search._replace(x=_next(search))
 
     def narrow(search):
         value = margin(search.state, search)
-        allowed = jnp.where(search.kind == CROSSING, slack.crossing[search.neuron, search.place], slack.share) / 2
+        allowed = half_slack(search)
         # what drifts off its boundary by rounding moves on for as long as that stays within the slack
         inside = value > jnp.where(search.shortening, -allowed, 0.0)
         # the end that stays gets half its weight, so that both close in
