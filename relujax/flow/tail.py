@@ -27,7 +27,7 @@ _MOST_DATA = 1500
 # could have made
 _STIFF, _SUSPECT, _PATIENT = 3.0, 8, 16
 _MILD, _HASTY = 8.0, 4
-# eigenvalues of the kernel below this, relative to the largest, are those of modes that move no parameter
+# eigenvalues of the kernel below this, relative to the largest, are rounding, or those of tiny neurons
 _NULL = 1e-13
 _ROUNDS, _TRIES = 8, 40
 # how much shorter a step is made at a time, and how short at last, to see whether a neuron moves off its boundary at all
@@ -43,7 +43,7 @@ class Kernel(NamedTuple):
 
     @property
     def decays(self) -> Bool[Array, " n"]:
-        """The eigenmodes of ρ that move parameters; the others last for ever, and what they seem to move is rounding."""
+        """The eigenmodes of ρ that move more than neurons that are tiny beside others."""
         return self.values > _NULL * self.values[-1]
 
     def damp(self, factors: Float[Array, " n"], rho: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -296,7 +296,7 @@ def implicit_step(
 def _substeps(inclusion, state, activation, kernel, length, count):
     """Linearly implicit Euler: every mode of ρ is damped by 1/(1 + hλ) before it moves the parameters."""
     h = length / count
-    factors = jnp.where(kernel.decays, h / (1 + h * kernel.values), 0.0)
+    factors = h / (1 + h * kernel.values)
 
     def substep(_, carry):
         coefficients, amplitudes = carry
