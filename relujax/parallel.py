@@ -121,7 +121,7 @@ def branch(condition: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> A
 
 
 def one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """`function` of one pytree, which a batch on a CPU calls for one member after another.
+    """`function` of one pytree, which a batch on a CPU calls for one member after another; it may not close over traced arrays.
 
     For what contains decompositions: on a CPU, those of a batch wait in a thread of a pool for other threads of that pool, and
     several of them may wait for each other for ever (jax 0.10).
@@ -130,10 +130,21 @@ def one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     @sequential.def_vmap
     def batched(size, is_batched, argument):
-        spread = lambda leaf, already: leaf if already else jnp.broadcast_to(leaf, (size, *jnp.shape(leaf)))  # noqa: E731
-        whole = jax.tree.map(spread, argument, is_batched[0])
-        on_cpu = jax.default_backend() == "cpu"
-        results = jax.lax.map(sequential, whole) if on_cpu else jax.vmap(function)(whole)
+        leaves, structure = jax.tree.flatten(argument)
+        flags = jax.tree.leaves(is_batched[0])
+
+        def member(own):
+            own = iter(own)
+            return sequential(
+                structure.unflatten([next(own) if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)])
+            )
+
+        own = [leaf for leaf, flag in zip(leaves, flags, strict=True) if flag]
+        if jax.default_backend() == "cpu":
+            results = jax.lax.map(member, own)
+        else:
+            axes = structure.unflatten([0 if flag else None for flag in flags])
+            results = jax.vmap(function, in_axes=(axes,), axis_size=size)(argument)
         return results, jax.tree.map(lambda _: True, results)
 
     return sequential

@@ -75,7 +75,14 @@ class Recorder(eqx.Module):
         return later[jnp.minimum(records.next_save, self.save_times.size)]
 
     def _observe(self, net):
-        return one_by_one(lambda net: {name: jnp.asarray(function(net)) for name, function in self.observables})(net)
+        arrays, rest = eqx.partition(self.observables, eqx.is_array)
+
+        def observe(given):
+            observables, net = eqx.combine(given[0], rest), given[1]
+            return {name: jnp.asarray(function(net)) for name, function in observables}
+
+        # an observable may well be the eigenvalues of something
+        return one_by_one(observe)((arrays, net))
 
     def _save_until(self, records, reached, network_at):
         if self.save_times.size == 0:

@@ -282,6 +282,17 @@ def test_results_depend_neither_on_the_block_nor_on_the_devices(tmp_path):
     np.testing.assert_allclose(found["ends"], rj.ravel(alone.networks), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "d", "m"), [(10, 2, 30), (30, 3, 20)])
+def test_no_flow_on_overlapping_data_gets_stuck(n, d, m):
+    """More data than dimensions: neurons shrink to the origin, where they are on all boundaries, and tiny ones leave saddles."""
+    for seed in range(3):
+        loss, nets = draws(n, d, m, seed=seed, number=32)
+        flow = rj.flow_ensemble(loss, nets, rtol=1e-8, atol=1e-8, gradient_norm=1e-9, kinks="locate")
+        assert set(words(flow)) == {"converged"}
+        assert np.all(flow.stats["steps"] < 10_000)
+
+
 @pytest.mark.parametrize("kinks", ["locate", "step"])
 def test_every_choice_refuses_what_it_cannot_do(kinks):
     loss, nets = draws(4, 2, 3, seed=0)
