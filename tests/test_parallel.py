@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relujax.parallel import branch, one_by_one, map_chunks, map_first
+from relujax.parallel import branch, map_chunks, map_first, one_by_one
 
 
 def cube(x):

@@ -54,7 +54,8 @@ class Approach(NamedTuple):
     def begin(kernel: Kernel, rho: Float[Array, " n"]) -> "Approach":
         """The approach from a pull ρ."""
         shares = jnp.where(kernel.decays, kernel.vectors.T @ (rho / kernel.roots), 0.0)
-        rates = jnp.where(kernel.decays, kernel.values, kernel.values[-1])
+        fastest = jnp.where(kernel.values[-1] > 0, kernel.values[-1], 1.0)
+        rates = jnp.where(kernel.decays, kernel.values, fastest)
         return Approach(kernel.roots[:, None] * kernel.vectors * shares, rates, rates * shares**2)
 
     def impulse(self, time) -> Float[Array, " n"]:
@@ -93,7 +94,7 @@ class Finished(NamedTuple):
     """The state after a finish, whether it is one, its gradient norm, the distance to it, and what the kernel allowed.
 
     `conditioning` is the smallest eigenvalue of the kernel that was inverted over the largest: where it is tiny, the flow would
-    have taken very long for the last stretch. `time` is how long.
+    have taken very long for the last stretch.
     """
 
     state: State | ShallowReLU
@@ -101,7 +102,6 @@ class Finished(NamedTuple):
     gradient_norm: Float[Array, ""]
     distance: Float[Array, ""]
     conditioning: Float[Array, ""]
-    time: Float[Array, ""]
 
 
 def way_to_the_end(inclusion: Inclusion, state: State, activation: Activation) -> tuple[Kernel, Approach]:
@@ -159,7 +159,7 @@ def finish(
     end, norm, holds = branch(near, follow, lambda: (state, jnp.full_like(size, jnp.inf), jnp.asarray(False)))
     change = _length(end.hidden - state.hidden, end.amplitudes - state.amplitudes)
     succeeded = holds & (norm <= gradient_norm) & (change <= _FAR * size)
-    return Finished(end, succeeded, norm, change, slowest / fastest, approach.time_until(gradient_norm))
+    return Finished(end, succeeded, norm, change, slowest / fastest)
 
 
 def _push(inclusion, state, activation, impulse):
@@ -236,7 +236,7 @@ def finish_smooth(loss: AbstractLoss, net: ShallowReLU, gradient_norm: Float[Arr
     norm, change = jnp.linalg.norm(force), jnp.linalg.norm(end - start)
     # with a negative eigenvalue the flow leaves again
     succeeded = (norm <= gradient_norm) & (change <= _FAR * jnp.linalg.norm(start)) & (conditioning > 0)
-    return Finished(unravel(net, end), succeeded, norm, change, conditioning, jnp.zeros_like(norm))
+    return Finished(unravel(net, end), succeeded, norm, change, conditioning)
 
 
 def _norm(inclusion, state, activation):

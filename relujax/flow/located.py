@@ -355,12 +355,12 @@ class Located(eqx.Module):
         tolerance = limits.rtol + limits.atol
         kernel, approach = way_to_the_end(inclusion, state, activation)
         done = finish(inclusion, state, activation, kernel, approach, limits.gradient_norm, tolerance)
+        left = approach.time_until(limits.gradient_norm)
+        end_time = carry.time + left
 
         def at(fraction):
-            there = on_the_way(inclusion, state, activation, approach, done.state, fraction * done.time)
-            return inclusion.network(there, template)
+            return inclusion.network(on_the_way(inclusion, state, activation, approach, done.state, fraction * left), template)
 
-        end_time = carry.time + done.time
         finished = carry._replace(
             state=done.state,
             time=end_time,

@@ -137,6 +137,7 @@ def test_a_finished_flow_ends_where_and_when_a_followed_one_does(relaxing, rtol)
     np.testing.assert_allclose(rj.ravel(flow.networks), rj.ravel(closely.networks), rtol=0, atol=rtol + 10 * left)
 
 
+@pytest.mark.slow
 def test_what_is_recorded_on_the_last_stretch_is_the_flow(relaxing):
     loss, nets, options, closely = relaxing
     last = float(np.max(closely.times))
@@ -152,6 +153,7 @@ def test_what_is_recorded_on_the_last_stretch_is_the_flow(relaxing):
     np.testing.assert_allclose(flow.level_times[reached], exact.level_times[reached], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_flow_whose_time_is_over_before_its_end_is_not_finished(relaxing):
     loss, nets, options, closely = relaxing
     times = 0.6 * np.asarray(closely.times)
@@ -162,6 +164,7 @@ def test_a_flow_whose_time_is_over_before_its_end_is_not_finished(relaxing):
     np.testing.assert_allclose(rj.ravel(flow.networks), rj.ravel(exact.networks), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_tiny_neuron_that_grows_slowly_keeps_it_from_ending_at_the_saddle():
     """Without the negative neuron, of size 1e-9, the best fit leaves 0.01 of one datum, where that grows with a rate of 0.005."""
     loss = rj.EmpiricalLoss(jnp.eye(2), jnp.array([-0.01, 1.0]))
