@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -15,8 +16,8 @@ Progress = Callable[[int, int], None]
 
 # fewer members than this are not given to a device of their own
 _SHARE = 64
-# the axis of the members of a block
-_BLOCK = "block"
+# the axis of the members of a block, and whether what is traced leaves it (`one_by_one`)
+_BLOCK, _LEFT = "block", ContextVar("left", default=False)
 
 
 def map_chunks(function: Callable[..., Any], batched: Any, *, chunk: int, progress: Progress | None = None) -> Any:
@@ -112,10 +113,12 @@ def branch(condition: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> A
     A batched conditional is otherwise a selection, for which both branches are always computed. `no` should be the one that
     costs little.
     """
+    if _LEFT.get():
+        return jax.lax.cond(condition, yes, no)
     try:
         some = jax.lax.pmax(jnp.asarray(condition, jnp.int32), _BLOCK) > 0
     except NameError:
-        # not in a block
+        # there is no block
         return jax.lax.cond(condition, yes, no)
     return jax.lax.cond(some, lambda: jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes(), no()), no)
 
@@ -126,7 +129,15 @@ def one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     For what contains decompositions: on a CPU, those of a batch wait in a thread of a pool for other threads of that pool, and
     several of them may wait for each other for ever (jax 0.10).
     """
-    sequential = jax.custom_batching.custom_vmap(lambda argument: function(argument))
+
+    def alone(argument):
+        token = _LEFT.set(True)
+        try:
+            return function(argument)
+        finally:
+            _LEFT.reset(token)
+
+    sequential = jax.custom_batching.custom_vmap(alone)
 
     @sequential.def_vmap
     def batched(size, is_batched, argument):
@@ -144,7 +155,7 @@ def one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
             results = jax.lax.map(member, own)
         else:
             axes = structure.unflatten([0 if flag else None for flag in flags])
-            results = jax.vmap(function, in_axes=(axes,), axis_size=size)(argument)
+            results = jax.vmap(alone, in_axes=(axes,), axis_size=size)(argument)
         return results, jax.tree.map(lambda _: True, results)
 
     return sequential

@@ -74,6 +74,12 @@ def test_one_by_one_is_the_function_itself():
     np.testing.assert_allclose(twice(matrices), jax.vmap(jax.vmap(lambda m: plain((m, shift))))(matrices), rtol=0, atol=1e-13)
 
 
+def test_what_is_computed_one_by_one_may_branch():
+    function = one_by_one(lambda x: branch(x > 1, lambda: 10 * x, lambda: -x))
+    found = jax.jit(lambda values: map_first(function, values, jnp.asarray(4), block=2))(jnp.arange(4.0))
+    np.testing.assert_array_equal(found, [0.0, -1.0, 20.0, 30.0])
+
+
 @pytest.mark.slow
 def test_decompositions_in_a_batch_do_not_wait_for_each_other():
     """Forty of them that do not depend on each other, in one program: `vmap(eigh)` alone never comes back on two cores."""

@@ -59,8 +59,9 @@ def flow_ensemble(
     - `end_time`: flow time at which to stop, one for all or one a network; time is that of `dθ/dt = −∇L`.
     - `gradient_norm`: stop a network when `|∇L|` over its trained parameters is below this and no neuron grows or turns any
       more (`Field.is_settled`); with neither a finite `end_time` nor this, `10 (rtol + atol)` is taken. Smaller ones are
-      reached by a finish: the last stretch is solved for in its activation state, up to an error of third order that is
-      within the tolerance. `stats["finish_distance"]` is the way it went, and the time is when `|∇L|` falls to `gradient_norm`.
+      reached by a finish, on data up to an error of third order in what was left to go that is within the tolerance, in the
+      activation state. The network is then where the flow ends, `stats["finish_distance"]` away, and the time when `|∇L|`
+      falls to `gradient_norm`, to first order.
     - `rtol`, `atol`: the local error of parameter θ_i may be `rtol |θ_i| + atol |its neuron|`; in root mean square where
       kinks are stepped over, in the largest neuron where they are located.
     - `solver`: an explicit diffrax Runge–Kutta solver, or `flow.Chebyshev()` for the slow approach to a smooth minimum, or

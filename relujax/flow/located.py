@@ -357,20 +357,24 @@ class Located(eqx.Module):
         done = finish(inclusion, state, activation, kernel, approach, limits.gradient_norm, tolerance)
         left = approach.time_until(limits.gradient_norm)
         end_time = carry.time + left
+        possible = done.succeeded & (end_time <= limits.end_time)
 
         def at(fraction):
             return inclusion.network(on_the_way(inclusion, state, activation, approach, done.state, fraction * left), template)
+
+        def recorded():
+            return self.recorder.record(carry.records, carry.time, end_time, at)
 
         finished = carry._replace(
             state=done.state,
             time=end_time,
             status=jnp.asarray(FlowStatus.CONVERGED),
             finish_distance=done.distance,
-            records=self.recorder.record(carry.records, carry.time, end_time, at),
+            records=branch(possible, recorded, lambda: carry.records),
         )
         norm = _length(*self._velocity(carry))
         unrecorded = finished.records.is_as(carry.records)
-        ends = done.succeeded & (unrecorded | (norm <= _RECORDS * tolerance)) & (end_time <= limits.end_time)
+        ends = possible & (unrecorded | (norm <= _RECORDS * tolerance))
         # a critical point may be a saddle that small neurons leave
         ends = ends & self._settled(template, finished, limits.gradient_norm)[0]
         after = jax.tree.map(lambda new, old: jnp.where(ends, new, old), finished, carry)

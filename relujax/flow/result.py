@@ -56,7 +56,7 @@ class Ensemble(AbstractFlow):
     arrays `(B, s, ...)` along `save_times`; `level_times` (B, l) are the times at which the loss first passed the levels asked
     for, infinite where it did not. `stats` counts, per network, `steps`, `rejected`, `field_evaluations`, and the `kinks` and
     `slides` that were located; where a finish was possible, `finish_distance` is the way that was not flowed but solved for,
-    and on data `finish_conditioning` that of the kernel there. `events`, where asked for, are an `EventLog`.
+    and on data `finish_conditioning` that of the kernel at the last attempt. `events`, where asked for, are an `EventLog`.
     """
 
     networks: ShallowReLU

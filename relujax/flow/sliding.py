@@ -3,7 +3,8 @@
 A datum k on the boundary of neuron j adds `s ρ_k x̃_k` to dv_j/a_j, with s between 0 and 1 to be found. Where `a_j ρ_k < 0` the
 datum pushes the neuron off as soon as it is active, and s is that of the least-norm velocity: a box-constrained least squares
 in the number of such data, which says at once which of them the neuron slides on, leaves to the active side (s = 1), or to the
-inactive one (s = 0). Where `a_j ρ_k >= 0` both sides push away, and the neuron goes on to the side that its velocity points to.
+inactive one (s = 0). Where `a_j ρ_k >= 0` both sides push away, and the neuron goes on to the side that its velocity points to,
+or across when it has just met the boundary and its velocity is rounding.
 """
 
 from typing import NamedTuple
@@ -77,7 +78,8 @@ def decide(
     **Arguments:**
 
     - `on_boundary`: the data on whose boundary the neuron is.
-    - `arrives`: the datum whose boundary the neuron has just met; where its velocity is rounding, it slides along that.
+    - `arrives`: the datum whose boundary the neuron has just met; where its velocity is rounding, it slides along that
+      when it is pushed back, and crosses it when it is not.
     - `leaves`: 1 where a datum leaves the boundary to the active side, 0 to the inactive one, −1 where that is to be found.
     - `rho`: the pull on the data, that of the state unless given.
     """
@@ -135,9 +137,9 @@ def _least_norm(gram, rho, amplitude, shares, sliding, on_boundary, rounding, ar
     against = jnp.where(shares > 0.5, towards < -slack, towards > slack)
     free = on_boundary & ~attracting
     # what has met a boundary that does not push it back goes on through it, also where its velocity has yet to grow
-    back = jnp.where(shares > 0.5, towards > slack, towards < -slack)
+    returns = jnp.where(shares > 0.5, towards > slack, towards < -slack)
     met = jnp.arange(len(rho)) == arrives
-    flips = against | (met & ~back)
+    flips = against | (met & ~returns)
     shares = jnp.where(free, jnp.where(flips, 1.0 - jnp.round(shares), jnp.round(shares)), shares)
     # with nothing pulling against the present state there is nothing to solve
     towards = amplitude * ((shares * rho) @ gram)

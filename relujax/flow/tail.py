@@ -43,7 +43,7 @@ class Kernel(NamedTuple):
 
     @property
     def decays(self) -> Bool[Array, " n"]:
-        """The eigenmodes of ρ that move more than neurons that are tiny beside others."""
+        """The eigenmodes that count as decaying, with eigenvalues above rounding; the others may be moved by tiny neurons."""
         return self.values > _NULL * self.values[-1]
 
     def damp(self, factors: Float[Array, " n"], rho: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -176,14 +176,14 @@ def _search(inclusion, start, activation, slack, stretch, tolerance):
         search = search._replace(kind=kind, neuron=neuron, place=place, low=jnp.zeros_like(search.x), high=search.x)
         at_low, at_high = margin(start, search), margin(search.state, search)
         search = search._replace(at_low=at_low, at_high=at_high, side=0 * search.side, rounds=search.rounds + 1)
-        # the end of a slide is aimed at from where its slack begins, so that it starts half of that away
+        # the margin of a slide has half of its slack added already
         search = search._replace(shortening=at_low <= jnp.where(kind == CROSSING, half_slack(search), 0.0))
         return search._replace(x=_next(search))
 
     def narrow(search):
         value = margin(search.state, search)
         allowed = half_slack(search)
-        # what drifts off its boundary by rounding moves on for as long as that stays within the slack
+        # what drifts off its boundary by rounding moves on by the longest step tried that stays within the slack
         inside = value > jnp.where(search.shortening, -allowed, 0.0)
         # the end that stays gets half its weight, so that both close in
         weaker_low = jnp.where(search.side == -1, search.at_low / 2, search.at_low)

@@ -66,9 +66,31 @@ def test_it_ends_where_the_flow_does_up_to_third_order(seed):
     assert np.all(orders > 2.7), errors
 
 
-def test_sliding_neurons_drift_along_their_boundaries():
-    """Two neurons slide on the datum they cannot fit: a_j and w_j2 turn together by one hyperbolic angle τ, in closed form."""
-    loss = rj.EmpiricalLoss(jnp.array([[1.0, 0.0], [0.5, 1.0]]), jnp.array([-1.0, 1.0]))
+def test_it_ends_at_the_best_fit_where_residuals_are_left():
+    """All neurons active on all of six data in two dimensions: the network is linear and cannot fit them."""
+    r, errors = np.random.default_rng(7), []
+    x = np.stack([1 + r.uniform(size=6), 0.5 * r.standard_normal(6)], axis=1)
+    w, a = np.stack([1 + r.uniform(size=4), 0.2 * r.standard_normal(4)], axis=1), 0.5 + r.uniform(size=4)
+    residual = r.standard_normal(6)
+    residual -= x @ np.linalg.lstsq(x, residual)[0]
+    loss = rj.EmpiricalLoss(jnp.asarray(x), jnp.asarray(x @ (a @ w) + residual))
+    dw, da = r.standard_normal(w.shape), r.standard_normal(a.shape)
+    for scale in SCALES:
+        done, end = finished(loss, rj.ShallowReLU(jnp.asarray(w + scale * dw), jnp.asarray(a + scale * da)))
+        assert bool(done.succeeded)
+        errors.append(float(np.max(np.abs(np.asarray(rj.ravel(end)) - followed(loss, w + scale * dw, a + scale * da)))))
+    assert float(loss(end)) > 0.1
+    assert np.all(np.log2(np.array(errors[:-1]) / errors[1:]) > 2.7), errors
+
+
+ONE_HELD = np.array([[1.0, 0.0], [0.5, 1.0]]), np.array([-1.0, 1.0])
+TWO_HELD = np.array([[1.0, 0.0, 0.0], [0.6, 1.0, 0.0], [0.5, 0.3, 1.0]]), np.array([-1.0, -1.0, 1.0])
+
+
+@pytest.mark.parametrize("data", [ONE_HELD, TWO_HELD], ids=["one", "two"])
+def test_sliding_neurons_drift_along_their_boundaries(data):
+    """Two neurons slide on the data they cannot fit: a_j and the last of w_j turn together by one hyperbolic angle τ."""
+    loss, held = rj.EmpiricalLoss(*map(jnp.asarray, data)), len(data[1]) - 1
     w, a, errors = np.array([0.9, 0.3]), np.array([0.8, 1.0]), []
 
     def turned(tau):
@@ -77,12 +99,12 @@ def test_sliding_neurons_drift_along_their_boundaries():
     at_the_end = brentq(lambda tau: turned(tau)[0] @ turned(tau)[1] - 1, -2, 2, xtol=1e-15)
     for scale in SCALES:
         there = turned(at_the_end - scale)
-        start = rj.ShallowReLU(jnp.stack([jnp.zeros(2), jnp.asarray(there[0])], axis=1), jnp.asarray(there[1]))
+        start = rj.ShallowReLU(jnp.zeros((2, held + 1)).at[:, held].set(there[0]), jnp.asarray(there[1]))
         done, end = finished(loss, start)
         assert bool(done.succeeded)
         exact = turned(at_the_end)
-        errors.append(np.max(np.abs([end.weights[:, 1] - exact[0], end.amplitudes - exact[1]])))
-        np.testing.assert_array_equal(end.weights[:, 0], 0.0)
+        errors.append(np.max(np.abs([end.weights[:, held] - exact[0], end.amplitudes - exact[1]])))
+        np.testing.assert_allclose(end.weights[:, :held], 0.0, rtol=0, atol=1e-15)
     assert np.all(np.log2(np.array(errors[:-1]) / errors[1:]) > 2.7), errors
 
 
@@ -159,6 +181,7 @@ def test_a_flow_whose_time_is_over_before_its_end_is_not_finished(relaxing):
     times = 0.6 * np.asarray(closely.times)
     flow = rj.flow_ensemble(loss, nets, rtol=1e-6, atol=1e-9, end_time=times, **options)
     exact = rj.flow_ensemble(loss, nets, rtol=1e-11, atol=1e-11, end_time=times, **options)
+    assert np.all(np.isfinite(flow.stats["finish_conditioning"]))  # one was tried
     assert np.all(flow.status == rj.FlowStatus.END_TIME)
     np.testing.assert_array_equal(flow.times, times)
     np.testing.assert_allclose(rj.ravel(flow.networks), rj.ravel(exact.networks), rtol=0, atol=1e-6)
