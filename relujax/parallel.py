@@ -146,15 +146,14 @@ def one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
         def member(own):
             own = iter(own)
-            return sequential(
-                structure.unflatten([next(own) if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)])
-            )
+            whole = [next(own) if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)]
+            return sequential(jax.tree.unflatten(structure, whole))
 
         own = [leaf for leaf, flag in zip(leaves, flags, strict=True) if flag]
         if jax.default_backend() == "cpu":
             results = jax.lax.map(member, own)
         else:
-            axes = structure.unflatten([0 if flag else None for flag in flags])
+            axes = jax.tree.unflatten(structure, [0 if flag else None for flag in flags])
             results = jax.vmap(alone, in_axes=(axes,), axis_size=size)(argument)
         return results, jax.tree.map(lambda _: True, results)
 

@@ -13,7 +13,7 @@ by which z and a have moved by δz(t) and δa(t). The drift is of second order, 
 and with it added before the Gauss–Newton steps the end is right up to ε³. On smooth losses Newton steps go without it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -95,11 +95,12 @@ class Approach(NamedTuple):
 class Finished(NamedTuple):
     """The state after a finish, whether it is one, its gradient norm, the distance to it, and what the kernel allowed.
 
+    On smooth losses the state is a network.
     `conditioning` is the smallest eigenvalue of the kernel that was inverted over the largest: where it is tiny, the flow would
     have taken very long for the last stretch.
     """
 
-    state: State | ShallowReLU
+    state: Any
     succeeded: Array
     gradient_norm: Float[Array, ""]
     distance: Float[Array, ""]

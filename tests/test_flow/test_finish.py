@@ -145,6 +145,7 @@ def relaxing():
     return loss, nets, options, closely
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rtol", [1e-6, 1e-8])
 def test_a_finished_flow_ends_where_and_when_a_followed_one_does(relaxing, rtol):
     loss, nets, options, closely = relaxing

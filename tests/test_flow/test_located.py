@@ -244,6 +244,7 @@ def test_a_neuron_exactly_on_a_boundary_is_inactive_there():
     assert abs(float(flow.networks.weights[0, 0] @ TWO_POINTS.inputs[0])) < 1e-16
 
 
+@pytest.mark.slow
 def test_steps_that_aim_at_kinks_waste_few_and_stay_accurate():
     """On orthogonal data, where nothing slides: a controller by the order of the method alone needs twenty rejections a kink."""
     loss = rj.problems.orthogonal(jax.random.key(2), number=12, dim=12)
