@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..parallel import branch
 from .inclusion import Activation, Inclusion, State
-from .sliding import boundary_width, decide, onto_boundary
+from .sliding import decide, on_boundaries, onto_boundary
 
 # a sweep moves every neuron over at most one kink
 _SWEEPS = 2_000
@@ -61,7 +61,7 @@ def align(inclusion: Inclusion, aligned: Aligned, end_time: Float[Array, ""], fl
 
 def steepness(inclusion: Inclusion, rho: Float[Array, " n"], state: State) -> Float[Array, ""]:
     """How much the outputs could change the pull `rho` of no outputs at most, over the largest pull."""
-    largest = jnp.abs(state.amplitudes) @ jnp.maximum(state.z, 0.0)
+    largest = inclusion.largest_outputs(state)
     change = jnp.maximum(jnp.abs(inclusion.rho(largest) - rho), jnp.abs(inclusion.rho(-largest) - rho))
     pull = jnp.max(jnp.abs(rho))
     return jnp.where(pull > 0, jnp.max(change) / jnp.where(pull > 0, pull, 1.0), jnp.inf)
@@ -115,7 +115,7 @@ def _sweep(inclusion, rho, sweep, until):
     motion = _Motion.of(inclusion, state, activation, pull, rho)
     towards = motion.direction[:, None] * slopes
     slack = inclusion.noise(pull)
-    leaving = ~activation.sliding & jnp.where(activation.active > 0, towards < -slack, towards > slack)
+    leaving = inclusion.crossable & ~activation.sliding & jnp.where(activation.active > 0, towards < -slack, towards > slack)
     distance = jnp.where(leaving, jnp.maximum(-state.z / jnp.where(leaving, towards, 1.0), 0.0), jnp.inf)
     datum = jnp.argmin(distance, axis=1)
     kink_time, turn_time = motion.time_to(jnp.min(distance, axis=1)), motion.turn()
@@ -126,7 +126,7 @@ def _sweep(inclusion, rho, sweep, until):
     integral, amplitudes = motion.after(step)
     hidden = state.hidden + (integral[:, None] * pull) @ inclusion.moved
     z = jnp.where(activation.sliding, 0.0, hidden @ inclusion.inputs.T)
-    state = State(hidden, jnp.where(turns, 0.0, amplitudes), z)
+    state = inclusion.balanced(State(hidden, jnp.where(turns, 0.0, amplitudes), z))
     everyone = jnp.broadcast_to(rho, state.z.shape)
     state, after = settle(
         inclusion, everyone, state, activation, meets, datum, turns & jnp.any(activation.sliding, axis=1), sweep.undecided
@@ -143,28 +143,34 @@ def _sweep(inclusion, rho, sweep, until):
 
 
 class _Motion(NamedTuple):
-    """`a'' = ω² a` of every neuron, from a and `u = a'`; with fixed amplitudes ω and u are 0."""
+    """`a'' = ω² a` of every neuron, from a and `u = a'`; with fixed amplitudes ω and u are 0.
+
+    `growing` is the coefficient of e^{ωt} in |a|, and `direction` the sign of a.
+    """
 
     amplitudes: Float[Array, " m"]
     rates: Float[Array, " m"]
     omega: Float[Array, " m"]
     direction: Float[Array, " m"]
+    growing: Float[Array, " m"]
 
     @staticmethod
     def of(inclusion, state, activation, pull, rho):
         zero = jnp.zeros_like(state.amplitudes)
         if not inclusion.amplitudes_move:
-            return _Motion(state.amplitudes, zero, zero, jnp.sign(state.amplitudes))
+            return _Motion(state.amplitudes, zero, zero, jnp.sign(state.amplitudes), jnp.abs(state.amplitudes) / 2)
         rates = inclusion.grow(rho, state.z, activation)
         omega = jnp.linalg.norm(pull @ inclusion.moved, axis=1)
         direction = jnp.where(state.amplitudes != 0, jnp.sign(state.amplitudes), jnp.sign(rates))
-        return _Motion(state.amplitudes, rates, omega, direction)
+        along = direction * rates / jnp.where(omega > 0, omega, 1.0)
+        growing = (jnp.abs(state.amplitudes) + along) / 2
+        if inclusion.balance is not None:
+            growing = jnp.where(along < 0, _growing_against(inclusion, state, pull, omega, along), growing)
+        return _Motion(state.amplitudes, rates, omega, direction, growing)
 
     def _growing(self):
-        """The coefficient of e^{ωt} in |a|, and |a|."""
-        size = jnp.abs(self.amplitudes)
-        safe = jnp.where(self.omega > 0, self.omega, 1.0)
-        return (size + self.direction * self.rates / safe) / 2, size, safe
+        """The coefficient of e^{ωt} in |a|, |a|, and ω where it is not 0."""
+        return self.growing, jnp.abs(self.amplitudes), jnp.where(self.omega > 0, self.omega, 1.0)
 
     def after(self, time):
         """I and a after a time."""
@@ -203,6 +209,19 @@ class _Motion(NamedTuple):
         return jnp.where(falls, jnp.log(jnp.where(falls, ratio, 1.0)) / (2 * safe), jnp.inf)
 
 
+def _growing_against(inclusion, state, pull, omega, along):
+    """`(|a| + v·e)/2` for a neuron that points against the direction e of its pull, where that is a difference of two numbers
+    that may be equal: `(a² − |v|² + |v − (v·e) e|²) / (2 |a| − 2 v·e)`."""
+    scale = jnp.maximum(jnp.abs(state.amplitudes), jnp.max(jnp.abs(state.hidden), axis=1))
+    inverse = 1 / jnp.where(scale > 0, scale, 1.0)
+    units = (pull @ inclusion.moved) / jnp.where(omega > 0, omega, 1.0)[:, None]
+    hidden, gap = state.hidden * inverse[:, None], inclusion.balance.gap * inverse
+    across = hidden - jnp.sum(hidden * units, axis=1, keepdims=True) * units
+    total = (jnp.abs(state.amplitudes) - along) * inverse
+    squares = gap * jnp.abs(gap) + jnp.sum(across**2, axis=1)
+    return scale * squares / jnp.where(total > 0, 2 * total, 1.0)
+
+
 def settle(
     inclusion: Inclusion,
     rho: Float[Array, "m n"],
@@ -226,7 +245,7 @@ def settle(
     neurons = jnp.arange(len(meets))
     at_kink = jnp.zeros_like(activation.sliding).at[neurons, datum].set(meets)
     flipped = jnp.where(at_kink, 1 - activation.active, activation.active)
-    touching = (jnp.abs(state.z) <= boundary_width(inclusion, state)) | at_kink | activation.sliding
+    touching = on_boundaries(inclusion, state, activation) | at_kink
     # a neuron that moves on without pulling back on any boundary it touches has simply crossed
     towards = state.amplitudes[:, None] * inclusion.spread(flipped * rho)
     slack = jnp.abs(state.amplitudes)[:, None] * inclusion.noise(rho)

@@ -5,20 +5,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ..parallel import branch
 from .inclusion import Activation, Inclusion, State
-from .pieces import Piece, horner
+from .pieces import Piece
+from .roots import first_roots, horner, likely_root, may_dip
 from .sliding import boundary_width
 
 # fractions of the piece at which every condition is tested
 _TESTED = (0.5, 1.0)
-# points at which the polynomial of one condition is sampled for a bracket of its first root; the small ones are for neurons
-# that leave a boundary and come back to it at once
-_SAMPLES = np.concatenate([0.5 ** np.arange(40, 4, -1), np.arange(1, 17) / 16])
-_ROUNDS = 30
 # the share of a sliding datum may leave its interval by this much of the largest pull without the slide ending
 _SHARE = 1e-12
 
@@ -52,42 +48,115 @@ class Slack(NamedTuple):
         return Slack(boundary_width(inclusion, state), share)
 
 
+class _Search(NamedTuple):
+    """The first event found so far, whether that is certain, whether the piece up to it may hold another one, and the
+    conditions that were looked at and hold up to it."""
+
+    event: Event
+    certain: Array
+    goes_on: Array
+    cleared: tuple[Bool[Array, "m n"], Bool[Array, "m s"]]
+
+
 def first_event(inclusion: Inclusion, activation: Activation, piece: Piece, slack: Slack) -> Event:
     """The earliest violation of a condition of the activation state inside a piece.
 
     Conditions are tested in the middle and at the end of the piece. Where one fails, the one that seems to fail first is
     followed to the root of its polynomial, the piece is shortened to there, and what is left is tested again, until nothing
-    fails. What is violated at the start alone is on its way back.
+    fails. Of the others, those that a bound on the polynomial does not exclude are looked at one by one: what goes out and
+    comes back between is seen as well. What is violated at the start alone is on its way back.
     """
-    zero, n = jnp.asarray(0), activation.active.shape[1]
+    return _search(inclusion, activation, piece, slack, complete=True).event
+
+
+def likely_event(inclusion: Inclusion, activation: Activation, piece: Piece, slack: Slack) -> tuple[Event, Bool[Array, ""]]:
+    """The same for the price of a few tests, and whether nothing comes before for certain."""
+    search = _search(inclusion, activation, piece, slack, complete=False)
+    crossing = _crossing_margins_of(inclusion, activation, piece, slack, search.event.theta)
+    missed = _suspects(inclusion, activation, piece, slack, search.event.theta, crossing, search.cleared)[0]
+    return search.event, search.certain & ~missed
+
+
+def _search(inclusion, activation, piece, slack, *, complete):
+    zero = jnp.asarray(0)
     scale = piece.length / piece.unit
+    (m, n), c = activation.active.shape, inclusion.capacity
 
-    def shorten(carry):
-        event, _, rounds = carry
-        crossing = _crossing_margins_of(activation, piece, slack, event.theta)
-        earliest = _earliest(
-            inclusion,
-            activation,
-            crossing,
-            lambda: _slide_margins_of(inclusion, activation, piece, slack, event.theta),
-            (0.0, *_TESTED),
-        )
+    def follow(search, kind, neuron, place):
+        event = search.event
+        polynomial = _polynomial(inclusion, activation, piece, slack, kind, neuron, place)
+        allowed = jnp.where(kind == TURN, 0.0, slack.share / 2)
+        allowed = jnp.where(kind == CROSSING, slack.crossing[neuron, jnp.minimum(place, n - 1)], allowed)
+        until = event.theta * scale
+        if complete:
+            root, certain = first_roots(polynomial[None], until[None], allowed[None])[0], search.certain
+        else:
+            root, certain = likely_root(polynomial, until, allowed)
+        theta = root / jnp.where(scale > 0, scale, 1.0)
+        earlier = Event(jnp.minimum(theta, event.theta), kind, neuron, place)
+        event = jax.tree.map(lambda new, old: jnp.where(theta < event.theta, new, old), earlier, event)
+        crossing, slide = search.cleared
+        slot = jnp.where(kind == TURN, 2 * c, (kind - INACTIVE) * c + place)
+        crossing = crossing.at[neuron, jnp.where(kind == CROSSING, place, n)].set(True, mode="drop")
+        slide = slide.at[neuron, jnp.where(kind == CROSSING, 2 * c + 1, slot)].set(True, mode="drop")
+        return _Search(event, search.certain & certain, event.theta > 0, (crossing, slide))
 
-        def follow():
-            kind, neuron, place = earliest[1:]
-            polynomial = _polynomial(inclusion, activation, piece, slack, kind, neuron, place)
-            allowed = jnp.where(kind == CROSSING, slack.crossing[neuron, jnp.minimum(place, n - 1)], 0.0)
-            return Event(first_root(polynomial, event.theta * scale, allowed) / scale, kind, neuron, place)
+    def look(search):
+        theta = search.event.theta
+        crossing = _crossing_margins_of(inclusion, activation, piece, slack, theta)
 
-        violated = jnp.isfinite(earliest[0])
-        return branch(violated, follow, lambda: event), violated, rounds + 1
+        def slides():
+            return _slide_margins_of(inclusion, activation, piece, slack, theta)
 
-    def goes_on(carry):
-        event, violated, rounds = carry
-        return violated & (event.theta > 0) & (rounds < _ROUNDS)
+        guess, *condition = _earliest(inclusion, activation, crossing, slides, (0.0, *_TESTED), search.cleared)
+        some = jnp.isfinite(guess)
+        if complete:
+            violated = some, *condition
+            some, *condition = branch(
+                ~some,
+                lambda: _suspects(inclusion, activation, piece, slack, theta, crossing, search.cleared),
+                lambda: violated,
+            )
+        return branch(some, lambda: follow(search, *condition), lambda: search._replace(goes_on=jnp.asarray(False)))
 
     nothing = Event(jnp.ones_like(piece.length), zero + NONE, zero, zero)
-    return jax.lax.while_loop(goes_on, shorten, (nothing, jnp.asarray(True), zero))[0]
+    cleared = jnp.zeros((m, n), bool), jnp.zeros((m, 2 * c + 1), bool)
+    start = _Search(nothing, jnp.asarray(True), jnp.asarray(True), cleared)
+    return jax.lax.while_loop(lambda search: search.goes_on, look, start)
+
+
+def _suspects(inclusion, activation, piece, slack, theta, crossing, cleared):
+    """Whether a condition that holds at the tested fractions may fail between them, and which: kind, neuron and place."""
+    length = theta * (piece.length / piece.unit)
+    sides, c = inclusion.sides(activation), inclusion.capacity
+    rows = [sides * row for row in piece.z]
+    crosses = may_dip([rows[0] + slack.crossing, *rows[1:]], crossing, length) & ~cleared[0]
+
+    def of_slides():
+        rows = _slide_rows(inclusion, activation, piece, slack)
+        values = [horner(rows, x * length) for x in (0.0, *_TESTED)]
+        return may_dip(rows, values, length) & ~cleared[1]
+
+    slides = branch(activation.slides > 0, of_slides, lambda: jnp.zeros_like(cleared[1]))
+    is_crossing, n = jnp.any(crosses), crosses.shape[1]
+    place, slot = jnp.argmax(crosses), jnp.argmax(slides)
+    neuron = jnp.where(is_crossing, place // n, slot // (2 * c + 1))
+    slot = slot % (2 * c + 1)
+    kind = jnp.where(is_crossing, CROSSING, INACTIVE + slot // c)
+    return is_crossing | jnp.any(slides), kind, neuron, jnp.where(is_crossing, place % n, slot % c)
+
+
+def _slide_rows(inclusion, activation, piece, slack):
+    """`_slide_margins` along the piece, as coefficients in its units."""
+    count = len(piece.rho)
+    shares = jnp.zeros(count, slack.share.dtype).at[0].set(slack.share)
+
+    def row(rho, amplitudes, share):
+        return _slide_margins(inclusion, activation, rho, amplitudes, slack._replace(share=share))
+
+    rows = jax.vmap(row)(jnp.stack(piece.rho), jnp.stack(piece.amplitudes), shares)
+    # conditions that are not there are infinite
+    return [rows[0], *(jnp.where(jnp.isfinite(rows[k]), rows[k], 0.0) for k in range(1, count))]
 
 
 def first_violated(inclusion: Inclusion, activation: Activation, start: State, end: State, slack: Slack):
@@ -95,7 +164,7 @@ def first_violated(inclusion: Inclusion, activation: Activation, start: State, e
     return _earliest(
         inclusion,
         activation,
-        [_crossing_margins(activation, state.z, slack) for state in (start, end)],
+        [_crossing_margins(inclusion, activation, state.z, slack) for state in (start, end)],
         lambda: [_slide_margins(inclusion, activation, inclusion.pull(s, activation), s.amplitudes, slack) for s in (start, end)],
         (0.0, 1.0),
     )[1:]
@@ -123,7 +192,7 @@ def margin_of(inclusion: Inclusion, activation: Activation, state: State, slack:
 
 def is_consistent(inclusion: Inclusion, state: State, activation: Activation, slack: Slack) -> Array:
     """Whether a state satisfies the conditions of an activation state."""
-    return (jnp.min(_crossing_margins(activation, state.z, slack)) >= 0) & slides_hold(inclusion, state, activation, slack)
+    return (jnp.min(_crossing_margins(inclusion, activation, state.z, slack)) >= 0) & slides_hold(inclusion, state, activation, slack)
 
 
 def slides_hold(inclusion: Inclusion, state: State, activation: Activation, slack: Slack) -> Array:
@@ -135,15 +204,15 @@ def slides_hold(inclusion: Inclusion, state: State, activation: Activation, slac
     return branch(activation.slides > 0, least, lambda: jnp.zeros_like(slack.share)) >= 0
 
 
-def _crossing_margins_of(activation, piece, slack, theta):
+def _crossing_margins_of(inclusion, activation, piece, slack, theta):
     """`_crossing_margins` at the start of the piece and at the tested fractions."""
     rows = [piece.z[0], *(piece.evaluate(piece.z, fraction * theta) for fraction in _TESTED)]
-    return [_crossing_margins(activation, z, slack) for z in rows]
+    return [_crossing_margins(inclusion, activation, z, slack) for z in rows]
 
 
-def _crossing_margins(activation, z, slack):
+def _crossing_margins(inclusion, activation, z, slack):
     """For every neuron and datum how far it is inside its activation, and the slack more."""
-    return _side(activation) * z + slack.crossing
+    return inclusion.sides(activation) * z + slack.crossing
 
 
 def _slide_margins_of(inclusion, activation, piece, slack, theta):
@@ -173,18 +242,15 @@ def _shares_of_one(inclusion, activation, rho, neuron, slot):
     return -push @ activation.inverse[neuron, slot], rho[:, index[slot]]
 
 
-def _side(activation):
-    """+1 where active, −1 where inactive, 0 where sliding."""
-    return jnp.where(activation.sliding, 0.0, 2 * activation.active - 1)
-
-
-def _earliest(inclusion, activation, crossing, slide_margins, fractions):
+def _earliest(inclusion, activation, crossing, slide_margins, fractions, cleared=(None, None)):
     """When the first margin seems to vanish, from margins at ascending fractions of a step, and which it is: kind, neuron and
-    place. Infinite when none is violated after the start."""
+    place. Infinite when none is violated after the start, but for those that are `cleared`."""
     c, n = inclusion.capacity, activation.active.shape[1]
-    guess, place = _first_zero(crossing, fractions)
+    guess, place = _first_zero(crossing, fractions, cleared[0])
     nowhere = jnp.full_like(guess, jnp.inf), jnp.zeros_like(place)
-    slide_guess, slide_place = branch(activation.slides > 0, lambda: _first_zero(slide_margins(), fractions), lambda: nowhere)
+    slide_guess, slide_place = branch(
+        activation.slides > 0, lambda: _first_zero(slide_margins(), fractions, cleared[1]), lambda: nowhere
+    )
     crosses = guess <= slide_guess
     neuron, slot = slide_place // (2 * c + 1), slide_place % (2 * c + 1)
     kind = jnp.where(crosses, CROSSING, INACTIVE + slot // c)
@@ -192,14 +258,17 @@ def _earliest(inclusion, activation, crossing, slide_margins, fractions):
     return jnp.minimum(guess, slide_guess), kind, neuron, place
 
 
-def _first_zero(margins, fractions):
+def _first_zero(margins, fractions, cleared):
     """When the first margin seems to vanish, by linear interpolation, and where it stands."""
+    lowest = functools.reduce(jnp.minimum, margins[1:])
+    if cleared is not None:
+        lowest = jnp.where(cleared, jnp.inf, lowest)
 
     def search():
-        return _least(first_zeros(margins, fractions))
+        return _least(jnp.where(lowest < 0, first_zeros(margins, fractions), jnp.inf))
 
     # most of the time there is nothing to search for
-    violated = jnp.any(functools.reduce(jnp.minimum, margins[1:]) < 0)
+    violated = jnp.any(lowest < 0)
     infinite = jnp.asarray(jnp.inf, margins[0].dtype)
     return branch(violated, search, lambda: (infinite, jnp.argmin(infinite)))
 
@@ -243,34 +312,3 @@ def _polynomial(inclusion, activation, piece, slack, kind, neuron, place):
         return -activation.push[neuron] * jnp.stack([row[neuron] for row in piece.amplitudes])
 
     return jax.lax.switch(kind - CROSSING, [crossing, slide, slide, turn])
-
-
-def first_root(polynomial: Float[Array, " k"], theta: Float[Array, ""], slack: Float[Array, ""]) -> Float[Array, ""]:
-    """The first θ in [0, theta] at which a polynomial turns negative on its way to below −slack; 0 if it is never positive
-    before."""
-    # within the slack a start on the wrong side is rounding: counted from zero, what moves back inside may turn once more
-    begins = polynomial[0]
-    polynomial = polynomial.at[0].set(jnp.where((begins < 0) & (begins >= -slack), 0.0, begins))
-    points = jnp.asarray(_SAMPLES, theta.dtype) * theta
-    values = horner(polynomial, points)
-    places = jnp.arange(len(_SAMPLES))
-    # the end of the piece is beyond the slack, if only just
-    first = jnp.argmax((values < -slack) | (places == len(_SAMPLES) - 1))
-    last = jnp.max(jnp.where((places < first) & (values > 0), places, -1))
-    lower, upper = jnp.where(last >= 0, points[last], 0.0), points[last + 1]
-    slope = polynomial[1:] * jnp.arange(1, len(polynomial))
-    start = horner(polynomial, lower)
-
-    def refine(_, bracket):
-        low, high, x = bracket
-        value = horner(polynomial, x)
-        low, high = jnp.where(value >= 0, x, low), jnp.where(value < 0, x, high)
-        step = horner(slope, x)
-        newton = x - value / jnp.where(step != 0, step, 1.0)
-        inside = (newton >= low) & (newton <= high) & (step != 0)
-        return low, high, jnp.where(inside, newton, (low + high) / 2)
-
-    at_end = horner(polynomial, upper)
-    secant = lower + (upper - lower) * jnp.clip(start / jnp.where(start > at_end, start - at_end, 1.0), 0.0, 1.0)
-    _, _, root = jax.lax.fori_loop(0, 8, refine, (lower, upper, secant))
-    return jnp.where((last < 0) & (start <= 0), 0.0, root)

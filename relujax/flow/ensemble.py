@@ -15,6 +15,7 @@ from .._precision import require_x64
 from ..loss import AbstractLoss, EmpiricalLoss, SquaredError
 from ..network import RealArray, ShallowReLU, hidden_vectors, take
 from ..parallel import Progress, chunk_size, map_chunks, map_first
+from .boundaries import SharedBoundaries
 from .checks import check_flow, check_stops
 from .follow import Method, Plan
 from .integrate import Limits
@@ -26,9 +27,8 @@ from .steppers import AbstractStepper, RungeKutta, one_tableau
 
 Observables = Mapping[str, Observable] | Sequence[Observable]
 
-# kinks are located where this relative tolerance or a smaller one is asked for, and for so many pairs of neurons and data at
-# most: otherwise they cost more than they gain
-_LOCATES_BELOW, _LOCATES_FOR = 1e-6, 200_000
+# kinks are located for so many pairs of neurons and data at most: for more they cost more than they gain
+_LOCATES_FOR = 200_000
 # an explicit method does not bring the gradient norm much below this many times its tolerance
 _FLOOR = 10.0
 
@@ -69,8 +69,9 @@ def flow_ensemble(
       squared error.
     - `kinks`: of an empirical loss. `"locate"` finds every crossing of a boundary, changes the activation there and lets
       neurons slide along boundaries that push them back from both sides (the flow is the Filippov solution of the
-      differential inclusion); `"step"` steps over kinks and leaves them to the error control. `"auto"` locates from
-      rtol 1e-6 on downwards in double precision, unless neurons times data exceed 200 000.
+      differential inclusion); `"step"` steps over kinks and leaves them to the error control, which cannot tell a step
+      that jumps over a slide from one that does not: the answer may then lie in another basin. `"auto"` locates in double
+      precision, unless neurons times data exceed 200 000; `Ensemble.kinks` says which it was.
     - `save_at`: ascending times at which the loss and the observables are recorded; at times that a network does not reach
       they are those of its end.
     - `observe`: callables of one network, by name or in a sequence (then named by themselves).
@@ -128,6 +129,7 @@ def flow_ensemble(
         save_times=None if save_at is None else np.asarray(times),
         level_times=None if loss_levels is None else followed.level_times,
         events=followed.events,
+        kinks="none" if not isinstance(loss, EmpiricalLoss) else "stepped over" if method.pieces is None else "located",
     )
 
 
@@ -157,7 +159,7 @@ def _method(loss, nets, kinks, solver, rtol, atol, gradient_norm, record_events)
         and empirical
         and double
         and not isinstance(solver, AbstractStepper)
-        and (_is_worth_locating(loss, nets, rtol) or isinstance(solver, AbstractPieces))
+        and (len(loss.targets) * nets.width <= _LOCATES_FOR or isinstance(solver, AbstractPieces))
     )
     if isinstance(solver, AbstractPieces) and not locates:
         raise ValueError(
@@ -168,17 +170,20 @@ def _method(loss, nets, kinks, solver, rtol, atol, gradient_norm, record_events)
     if record_events and not locates:
         raise ValueError(f"record_events is {record_events} and kinks are stepped over: give kinks='locate' as well.")
     finishes = double and 0 < gradient_norm < _FLOOR * (rtol + atol)
+    pieces = _pieces(loss, solver) if locates or (finishes and empirical) else None
     return Method(
         stepper=None if locates else _stepper(solver),
-        pieces=_pieces(loss, solver) if locates or (finishes and empirical) else None,
+        pieces=pieces,
         aligns=locates and not record_events and _is_small(loss, nets),
         finishes=finishes and not isinstance(solver, AbstractStepper),
         log_size=int(record_events),
+        shared=None if pieces is None else _shared_boundaries(loss, nets),
     )
 
 
-def _is_worth_locating(loss, nets, rtol):
-    return rtol <= _LOCATES_BELOW and len(loss.targets) * nets.width <= _LOCATES_FOR
+def _shared_boundaries(loss, nets):
+    inputs = np.asarray(loss.inputs, float)
+    return SharedBoundaries.of(inputs if nets.biases is None else np.c_[inputs, np.ones(len(inputs))])
 
 
 def _is_small(loss, nets):

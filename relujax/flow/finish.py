@@ -110,7 +110,7 @@ class Finished(NamedTuple):
 def way_to_the_end(inclusion: Inclusion, state: State, activation: Activation) -> tuple[Kernel, Approach]:
     """The kernel at a state, decomposed, and how the flow goes on from there to first order."""
     kernel = decompose(inclusion, state, activation)
-    return kernel, Approach.begin(kernel, inclusion.pull(state, activation))
+    return kernel, Approach.begin(kernel, _data_pull(inclusion, state, activation))
 
 
 def on_the_way(inclusion: Inclusion, state: State, activation: Activation, approach: Approach, end: State, time) -> State:
@@ -166,15 +166,16 @@ def finish(
 
 
 def _push(inclusion, state, activation, impulse):
-    """Where a pull drives hidden vectors (as coefficients on the data) and amplitudes that stay as they are meanwhile."""
-    force = inclusion.hold(state.amplitudes[:, None] * (activation.active * impulse), activation)
-    return force, inclusion.grow(impulse, state.z, activation)
+    """Where a pull on the data drives hidden vectors (as coefficients on the data) and amplitudes that stay as they are meanwhile."""
+    on_rows = inclusion.gather(impulse)
+    force = inclusion.hold(state.amplitudes[:, None] * (activation.active * on_rows), activation)
+    return force, inclusion.grow(on_rows, state.z, activation)
 
 
 def _moved(inclusion, state, activation, coefficients, amplitudes):
     hidden = state.hidden + coefficients @ inclusion.moved
     z = jnp.where(activation.sliding, 0.0, hidden @ inclusion.inputs.T)
-    return State(hidden, state.amplitudes + amplitudes, z)
+    return inclusion.balanced(State(hidden, state.amplitudes + amplitudes, z))
 
 
 def _drift(inclusion, state, activation, impulses):
@@ -182,6 +183,7 @@ def _drift(inclusion, state, activation, impulses):
     active = activation.active
     if not inclusion.amplitudes_move:
         return jnp.zeros_like(state.z), jnp.zeros_like(state.amplitudes)
+    impulses = inclusion.gather(inclusion.gather(impulses).T).T
     coefficients = inclusion.hold(active * ((active * state.z) @ impulses), activation)
     grown = jnp.sum((active @ (inclusion.gram * impulses)) * active, axis=1)
 
@@ -200,7 +202,7 @@ def _gauss_newton(inclusion, state, activation, kernel, gradient_norm, still):
     def improve(carry):
         now, kernel, norm, _, count = carry
         whole = jnp.where(kernel.decays, 1 / jnp.where(kernel.decays, kernel.values, 1.0), 0.0)
-        impulse = kernel.damp(whole, inclusion.pull(now, activation))
+        impulse = kernel.damp(whole, _data_pull(inclusion, now, activation))
         new = _moved(inclusion, now, activation, *_push(inclusion, now, activation, impulse))
         new_norm = _norm(inclusion, new, activation)
         change = relative_size(inclusion, new.z - now.z, new.amplitudes - now.amplitudes, sizes)
@@ -242,6 +244,10 @@ def finish_smooth(loss: AbstractLoss, net: ShallowReLU, gradient_norm: Float[Arr
     # with a negative eigenvalue the flow leaves again
     succeeded = (norm <= gradient_norm) & (change <= _FAR * jnp.linalg.norm(start)) & (conditioning > 0)
     return Finished(unravel(net, end), succeeded, norm, change, conditioning)
+
+
+def _data_pull(inclusion, state, activation):
+    return inclusion.data_pull(inclusion.outputs(state.z, state.amplitudes, activation.active))
 
 
 def _norm(inclusion, state, activation):

@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 
 from ..loss import AbstractLoss, EmpiricalLoss
 from ..network import ShallowReLU, unravel
+from .balance import balance_drift, conserves_balance
+from .boundaries import SharedBoundaries
 from .field import Field
 from .finish import finish_smooth
 from .inclusion import Inclusion
@@ -28,6 +30,7 @@ class Method(eqx.Module):
     - `aligns`: whether some starts are so small that a closed form takes them through the alignment of their neurons.
     - `finishes`: whether the last stretch is left to a Gauss–Newton or Newton iteration.
     - `log_size`: how many events are kept.
+    - `shared`: the boundaries that several data have in common.
     """
 
     stepper: AbstractStepper | None
@@ -35,6 +38,7 @@ class Method(eqx.Module):
     aligns: bool = eqx.field(static=True)
     finishes: bool = eqx.field(static=True)
     log_size: int = eqx.field(static=True)
+    shared: SharedBoundaries | None = None
 
 
 class Followed(NamedTuple):
@@ -62,6 +66,12 @@ class Plan(eqx.Module):
 
     def follow(self, net: ShallowReLU, limits: Limits) -> Followed:
         """The flow of one network."""
+        followed = self._follow(net, limits)
+        if not conserves_balance(net):
+            return followed
+        return followed._replace(stats=followed.stats | {"balance_drift": balance_drift(net, followed.network)})
+
+    def _follow(self, net, limits):
         field = Field(self.loss, net)
         recorder = Recorder(self.loss, self.save_times, self.levels, self.observables)
         stepper = self.method.stepper
@@ -104,7 +114,8 @@ class Plan(eqx.Module):
         loss, method = self.loss, self.method
         assert isinstance(loss, EmpiricalLoss)
         assert method.pieces is not None
-        return Located(Inclusion(loss, net), field, method.pieces, recorder, method.aligns, method.finishes, method.log_size)
+        inclusion = Inclusion(loss, net, method.shared)
+        return Located(inclusion, field, method.pieces, recorder, method.aligns, method.finishes, method.log_size)
 
     def _followed_through(self, located, net, end):
         network = located.inclusion.network(end.state, net)

@@ -21,8 +21,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ..loss import AbstractCriterion, EmpiricalLoss
-from ..network import ShallowReLU
+from ..network import ShallowReLU, hidden_vectors
 from ..parallel import branch
+from .balance import Balance, conserves_balance
+from .boundaries import SharedBoundaries
 
 # elements of the table of inverses that sliding neurons may fill, over all neurons
 _TABLE = 2**24
@@ -69,45 +71,59 @@ class Rates(NamedTuple):
 
 
 class Inclusion(eqx.Module):
-    """The flow of networks laid out like one template on one empirical loss.
+    """The flow of one network on one empirical loss.
 
-    `inputs` are x̃, `moved` the same with zeros for what is not trained, `gram` their products.
+    `inputs` are the rows x̃ on which neurons have boundaries, one a class of proportional data where data share some
+    (`SharedBoundaries`), `moved` the same with zeros for what is not trained, `gram` their products. `linear` are rows on which
+    every neuron is always active, `crossable` those whose boundaries neurons can meet. `balance` is what the flow conserves of
+    every neuron, None where it conserves nothing.
     """
 
     inputs: Float[Array, "n q"]
     moved: Float[Array, "n q"]
     gram: Float[Array, "n n"]
     targets: Float[Array, " n"]
+    linear: Bool[Array, " n"]
+    crossable: Bool[Array, " n"]
+    shared: SharedBoundaries | None
+    balance: Balance | None
     criterion: AbstractCriterion
     amplitudes_move: bool = eqx.field(static=True)
     capacity: int = eqx.field(static=True)
 
-    def __init__(self, loss: EmpiricalLoss, template: ShallowReLU):
-        dtype = jnp.asarray(template.weights).dtype
+    def __init__(self, loss: EmpiricalLoss, start: ShallowReLU, shared: SharedBoundaries | None = None):
+        dtype = jnp.asarray(start.weights).dtype
         inputs = jnp.asarray(loss.inputs, dtype)
-        trained = jnp.full((inputs.shape[1],), "weights" in template.trained, dtype)
-        if template.biases is not None:
+        trained = jnp.full((inputs.shape[1],), "weights" in start.trained, dtype)
+        if start.biases is not None:
             inputs = jnp.concatenate([inputs, jnp.ones((len(inputs), 1), dtype)], axis=1)
-            trained = jnp.append(trained, jnp.asarray("biases" in template.trained, dtype))
-        self.inputs = inputs
-        self.moved = inputs * trained
+            trained = jnp.append(trained, jnp.asarray("biases" in start.trained, dtype))
+        self.inputs = inputs if shared is None else shared.rows(inputs)
+        self.moved = self.inputs * trained
         self.gram = self.moved @ self.moved.T
         self.targets = jnp.asarray(loss.targets, dtype)
+        self.linear = jnp.zeros(len(inputs), bool) if shared is None else jnp.asarray(shared.linear)
+        self.crossable = ~self.linear & (jnp.diag(self.gram) > 0)
+        self.shared = shared
         self.criterion = loss.criterion
-        self.amplitudes_move = "amplitudes" in template.trained
-        most = min(inputs.shape)
-        self.capacity = max(1, min(most, int(np.sqrt(_TABLE / template.width))))
+        self.amplitudes_move = "amplitudes" in start.trained
+        self.capacity = max(1, min(*inputs.shape, int(np.sqrt(_TABLE / start.width))))
+        self.balance = Balance.of(hidden_vectors(start), jnp.asarray(start.amplitudes)) if conserves_balance(start) else None
 
     def state(self, net: ShallowReLU) -> State:
         """The state of a network."""
-        hidden = jnp.asarray(net.weights)
-        if net.biases is not None:
-            hidden = jnp.concatenate([hidden, net.biases[:, None]], axis=1)
-        return self.at(hidden, jnp.asarray(net.amplitudes))
+        return self.at(hidden_vectors(net), jnp.asarray(net.amplitudes))
 
     def at(self, hidden: Float[Array, "m q"], amplitudes: Float[Array, " m"]) -> State:
         """The state with these parameters."""
         return State(hidden, amplitudes, hidden @ self.inputs.T)
+
+    def balanced(self, state: State) -> State:
+        """The state held to what the flow conserves of every neuron."""
+        if self.balance is None:
+            return state
+        factors, amplitudes = self.balance.hold(state.hidden, state.amplitudes)
+        return State(state.hidden * factors[:, None], amplitudes, state.z * factors[:, None])
 
     def network(self, state: State, template: ShallowReLU) -> ShallowReLU:
         """The network at a state."""
@@ -126,21 +142,41 @@ class Inclusion(eqx.Module):
         return _ROUNDING * (jnp.abs(coefficients) @ lengths)[..., None] * lengths
 
     def outputs(self, z: Float[Array, "m n"], amplitudes: Float[Array, " m"], active: Float[Array, "m n"]) -> Float[Array, " n"]:
-        """The network at the data; sliding data lie on a boundary and add nothing."""
+        """The network at the rows; sliding ones lie on a boundary and add nothing."""
         return amplitudes @ (active * z)
 
+    def predictions(self, outputs: Float[Array, "... n"]) -> Float[Array, "... n"]:
+        """The network at the data, from its outputs at the rows."""
+        return outputs if self.shared is None else self.shared.outputs(outputs)
+
+    def gather(self, of_data: Float[Array, "... n"]) -> Float[Array, "... n"]:
+        """What pulls on the rows when numbers pull on the data."""
+        return of_data if self.shared is None else self.shared.pulls(of_data)
+
+    def data_pull(self, outputs: Float[Array, " n"]) -> Float[Array, " n"]:
+        """−c'/n, what pulls on every datum, from the outputs at the rows."""
+        return -self.criterion.slope(self.predictions(outputs), self.targets) / len(self.targets)
+
+    def curvature(self, outputs: Float[Array, " n"]) -> Float[Array, " n"]:
+        """c''/n of every datum, from the outputs at the rows."""
+        return self.criterion.curvature(self.predictions(outputs), self.targets) / len(self.targets)
+
     def rho(self, outputs: Float[Array, " n"]) -> Float[Array, " n"]:
-        """−c'/n, what pulls on every datum."""
-        return -self.criterion.slope(outputs, self.targets) / len(self.targets)
+        """What pulls on every row."""
+        return self.gather(self.data_pull(outputs))
 
     def pull(self, state: State, activation: Activation) -> Float[Array, " n"]:
         """ρ at a state."""
         return self.rho(self.outputs(state.z, state.amplitudes, activation.active))
 
+    def largest_outputs(self, state: State) -> Float[Array, " n"]:
+        """What the outputs at the rows can be at most: no neuron takes from another."""
+        return jnp.abs(state.amplitudes) @ jnp.where(self.linear, jnp.abs(state.z), jnp.maximum(state.z, 0.0))
+
     def pull_noise(self, state: State) -> Float[Array, ""]:
         """The rounding of ρ, which is that of the outputs and does not vanish with the residuals."""
-        terms = jnp.abs(state.amplitudes) @ jnp.maximum(state.z, 0.0) + jnp.abs(self.targets)
-        return _PULL_ROUNDING * jnp.max(terms) / len(self.targets)
+        terms = self.predictions(self.largest_outputs(state)) + jnp.abs(self.targets)
+        return _PULL_ROUNDING * jnp.max(self.gather(jnp.broadcast_to(jnp.max(terms), terms.shape))) / len(self.targets)
 
     def velocity_noise(self, state: State, activation: Activation) -> Float[Array, ""]:
         """The norm of the velocity that the rounding of ρ makes: no flow comes to rest below it."""
@@ -148,9 +184,9 @@ class Inclusion(eqx.Module):
         features = jnp.sum((activation.active * state.z) ** 2) if self.amplitudes_move else 0.0
         return self.pull_noise(state) * jnp.sqrt(gain + features)
 
-    def loss(self, outputs: Float[Array, " n"]) -> Float[Array, ""]:
-        """The loss of a network with these outputs at the data."""
-        return jnp.mean(self.criterion.value(outputs, self.targets))
+    def sides(self, activation: Activation) -> Float[Array, "m n"]:
+        """+1 where active, −1 where inactive, 0 where sliding and on rows without a boundary to be met."""
+        return jnp.where(activation.sliding | ~self.crossable, 0.0, 2 * activation.active - 1)
 
     def hold(self, force: Float[Array, "m n"], activation: Activation) -> Float[Array, "m n"]:
         """A force on hidden vectors, as coefficients on active data, with what holds sliding neurons on their boundaries."""

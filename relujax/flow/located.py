@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool
 from ..network import ShallowReLU, ravel
 from ..parallel import branch
 from .alignment import Aligned, align
-from .crossings import ACTIVE, CROSSING, INACTIVE, NONE, TURN, Event, Slack, first_event
+from .crossings import ACTIVE, CROSSING, INACTIVE, NONE, TURN, Event, Slack, first_event, likely_event
 from .field import Field
 from .finish import finish, on_the_way, way_to_the_end
 from .inclusion import Activation, Inclusion, State
@@ -18,7 +18,7 @@ from .integrate import RUNNING, Limits, first_length
 from .pieces import AbstractPieces
 from .record import EventLog, Recorder, Records
 from .relaxation import relax
-from .sliding import boundary_width, decide, first_activation, onto_boundary, slides_too_often
+from .sliding import decide, first_activation, on_boundaries, onto_boundary, slides_too_often
 from .status import FlowStatus
 from .tail import Tail
 
@@ -211,10 +211,9 @@ class Located(eqx.Module):
         crosses = event.kind == CROSSING
         state = branch(crosses, lambda: onto_boundary(inclusion, carry.state, neuron, event.place), lambda: carry.state)
         row = carry.activation.sliding[neuron]
-        width = boundary_width(inclusion, state)[neuron]
-        touching = (jnp.abs(state.z[neuron]) <= width) | row
+        touching = on_boundaries(inclusion, state, carry.activation)[neuron]
         touching = jnp.where(crosses, touching.at[event.place].set(True), touching)
-        leaves = jnp.full_like(width, -1.0)
+        leaves = jnp.full_like(state.z[neuron], -1.0)
         ended = carry.activation.held[neuron, jnp.minimum(event.place, inclusion.capacity - 1)]
         ends = (event.kind == INACTIVE) | (event.kind == ACTIVE)
         leaves = jnp.where(ends, leaves.at[ended].set(jnp.where(event.kind == ACTIVE, 1.0, 0.0)), leaves)
@@ -279,9 +278,9 @@ class Located(eqx.Module):
         longest = jnp.minimum(limits.end_time - carry.time, carry.length)
         inclusion, pieces, state, activation = self.inclusion, self.pieces, carry.state, carry.activation
         short = pieces.piece(inclusion, state, activation, tolerance, longest)
-        event = first_event(inclusion, activation, short, slack)
+        event, certain = likely_event(inclusion, activation, short, slack)
 
-        def take(piece, event):
+        def take(piece, event, following):
             gone = event.theta * piece.length
             accepted = piece.error <= 1
 
@@ -290,17 +289,17 @@ class Located(eqx.Module):
 
             end = piece.at(inclusion, state, activation, event.theta)
             records = self.recorder.record(carry.records, carry.time, jnp.where(accepted, carry.time + gone, carry.time), at)
-            return _Trial(end, event, gone, accepted, piece.evaluations, pieces.next_length(piece), records)
+            return _Trial(end, event, gone, accepted, piece.evaluations, pieces.next_length(following), records)
 
         def keep():
-            piece, theta = pieces.cut(inclusion, state, activation, short, event.theta)
-            return take(piece, event._replace(theta=theta))
+            piece, theta = pieces.cut(inclusion, state, activation, short, event.theta, tolerance)
+            return take(piece, event._replace(theta=theta), short)
 
         def extend():
             piece = pieces.extend(inclusion, state, activation, short, tolerance, longest)
-            return take(piece, first_event(inclusion, activation, piece, slack))
+            return take(piece, first_event(inclusion, activation, piece, slack), piece)
 
-        return branch(event.kind == NONE, extend, keep)
+        return branch((event.kind == NONE) | ~certain, extend, keep)
 
     def _implicit(self, template, carry, slack, limits):
         left = limits.end_time - carry.time

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from ..loss import SquaredError
 from .inclusion import Activation, Inclusion, State
+from .roots import horner
 from .steppers import combine, one_tableau
 
 _SAFETY = 0.8
@@ -45,15 +46,7 @@ class Piece(NamedTuple):
         """The state at θ of the piece that starts at `state`."""
         hidden = state.hidden + self.evaluate(self.coefficients, theta) @ inclusion.moved
         z = jnp.where(activation.sliding, 0.0, hidden @ inclusion.inputs.T)
-        return State(hidden, self.evaluate(self.amplitudes, theta), z)
-
-
-def horner(rows, x):
-    """The polynomial with `rows[k]` as the coefficient of x^k."""
-    value = rows[-1]
-    for row in rows[-2::-1]:
-        value = value * x + row
-    return value
+        return inclusion.balanced(State(hidden, self.evaluate(self.amplitudes, theta), z))
 
 
 class AbstractPieces(eqx.Module):
@@ -65,10 +58,10 @@ class AbstractPieces(eqx.Module):
 
     @abc.abstractmethod
     def extend(self, inclusion: Inclusion, state: State, activation: Activation, piece: Piece, tolerance, longest) -> Piece:
-        """The piece to take when no event lies within `piece`."""
+        """The piece to take when no event lies within `piece`, or one may lie before the one that was found."""
 
     @abc.abstractmethod
-    def cut(self, inclusion: Inclusion, state: State, activation: Activation, piece: Piece, theta) -> tuple[Piece, Array]:
+    def cut(self, inclusion: Inclusion, state: State, activation: Activation, piece: Piece, theta, tolerance) -> tuple[Piece, Array]:
         """A piece whose state at the returned θ is as accurate as the end of a whole one, for an event near `theta`."""
 
     @abc.abstractmethod
@@ -101,7 +94,7 @@ class Taylor(AbstractPieces):
         _append_orders(inclusion, activation, piece.unit, rows, self.high)
         return _finish(inclusion, state, rows, piece.unit, tolerance, longest, self.high)
 
-    def cut(self, inclusion, state, activation, piece, theta):
+    def cut(self, inclusion, state, activation, piece, theta, tolerance):
         return piece, theta
 
     def next_length(self, piece):
@@ -124,7 +117,8 @@ def _append_orders(inclusion, activation, unit, rows, order):
         else:
             amplitudes.append(jnp.zeros_like(amplitudes[0]))
         parts = [active * sum(amplitudes[i][:, None] * z[k + 1 - i] for i in some) for some in _fusible(k + 2)]
-        rho.append(-sum(jnp.ones_like(amplitudes[0]) @ part for part in parts) / n)
+        outputs = sum(jnp.ones_like(amplitudes[0]) @ part for part in parts)
+        rho.append(-inclusion.gather(inclusion.predictions(outputs)) / n)
 
 
 def _fusible(count):
@@ -209,7 +203,8 @@ class RungeKuttaPieces(AbstractPieces):
         z, amplitudes = polynomial(state.z, "z"), polynomial(state.amplitudes, "amplitudes")
         return Piece(
             length=jnp.asarray(longest),
-            unit=jnp.asarray(longest),
+            # a piece may have no length: an event can lie at its very start
+            unit=jnp.where(longest > 0, longest, 1.0),
             z=z,
             amplitudes=amplitudes,
             rho=fitted(
@@ -223,9 +218,11 @@ class RungeKuttaPieces(AbstractPieces):
     def extend(self, inclusion, state, activation, piece, tolerance, longest):
         return piece
 
-    def cut(self, inclusion, state, activation, piece, theta):
+    def cut(self, inclusion, state, activation, piece, theta, tolerance):
         # the dense output is of lower order than the method: a step that ends at the event is not
-        return self.piece(inclusion, state, activation, 1.0, theta * piece.length), jnp.ones_like(theta)
+        ended = self.piece(inclusion, state, activation, tolerance, theta * piece.length)
+        # where the event was looked for in a piece that is not to be used, it was not found
+        return ended._replace(error=jnp.maximum(ended.error, piece.error)), jnp.ones_like(theta)
 
     def next_length(self, piece):
         error = jnp.maximum(piece.error, 1e-10)

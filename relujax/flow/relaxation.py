@@ -22,17 +22,18 @@ from numpy.polynomial import Legendre, Polynomial
 
 from ..parallel import branch
 from .alignment import Aligned, fastest, settle, steepness
-from .crossings import Slack, first_root, first_zeros, slides_hold
+from .crossings import Slack, first_zeros, slides_hold
 from .inclusion import Activation, Inclusion, State
-from .pieces import fitted, horner
+from .pieces import fitted
+from .roots import below_chords, first_roots, horner, may_fall
 from .sliding import boundary_width
 
 # the outputs may move the pull by this share: passes converge fast then
 STEEP = 0.03
 # terms of the polynomials of ρ on a window, and the order of the series of a
 _TERMS, _ORDER = 5, 12
-# at most so many passes through a window, halvings of one, sweeps in a pass, and rounds of the search for a crossing
-_PASSES, _HALVINGS, _SWEEPS, _ROUNDS = 4, 2, 100, 12
+# at most so many passes through a window, halvings of one, and sweeps in a pass
+_PASSES, _HALVINGS, _SWEEPS = 4, 2, 100
 # the share of the last term of ρ by which what is left out moves a neuron
 _LEFT_OUT = 0.1
 
@@ -48,6 +49,8 @@ _INTEGRALS = np.zeros((_ORDER + 1, _TERMS, _ORDER + 2))
 for _p in range(_TERMS):
     for _k in range(_p + 1, _ORDER + 2):
         _INTEGRALS[_k - 1 - _p, _p, _k] = 1 / _k
+# what the terms of an integral of a count for in its value and in its second derivative, those of first order left out
+_BOUNDS = 1.0 * (_POWERS > 1), _POWERS * (_POWERS - 1)
 # coefficients around s from those around 0: entry (l, p) times s^(p − l)
 _BINOMIALS = np.array([[math.comb(p, q) for p in range(_TERMS)] for q in range(_TERMS)], float)
 _SHIFTS = np.maximum(np.arange(_TERMS)[None] - np.arange(_TERMS)[:, None], 0)
@@ -87,7 +90,8 @@ def relax(
 
 
 class _Pass(NamedTuple):
-    """All neurons on their clocks, which run from 0 to 1 through the window, and the Legendre moments of what they put out."""
+    """All neurons on their clocks, which run from 0 to 1 through the window, the Legendre moments of what they put out, and
+    whether those that slide surely go on to."""
 
     clocks: Float[Array, " m"]
     state: State
@@ -97,6 +101,7 @@ class _Pass(NamedTuple):
     kinks: Array
     slides: Array
     sweeps: Array
+    believed: Array
 
 
 class _Iteration(NamedTuple):
@@ -124,6 +129,7 @@ def _window(inclusion, start, length, growth, tolerance):
         kinks=start.kinks,
         slides=start.slides,
         sweeps=nothing,
+        believed=jnp.asarray(True),
     )
     share = growth / jnp.max(jnp.abs(inclusion.rho(jnp.zeros_like(now))))
     fractions = np.linspace(0, 1, _TERMS)
@@ -145,7 +151,7 @@ def _window(inclusion, start, length, growth, tolerance):
     end = jax.lax.while_loop(goes_on, improve, begin)
     done = end.latest
     holds = slides_hold(inclusion, done.state, done.activation, Slack.at(inclusion, done.state, done.activation))
-    accepted = (end.change + end.left_out <= tolerance) & jnp.all(done.clocks >= 1) & holds
+    accepted = (end.change + end.left_out <= tolerance) & jnp.all(done.clocks >= 1) & holds & done.believed
     after = Aligned(
         start.time + length, done.state, done.activation, done.undecided, done.kinks, done.slides, start.sweeps + done.sweeps
     )
@@ -176,8 +182,13 @@ def _sweep(inclusion, carry, rho, length):
     step, datum, meets = motion.first_crossing(inclusion, state, activation, left)
     moments = carry.moments + motion.moments(state, activation, carry.clocks, step)
     moved = motion.after(inclusion, state, activation, step)
-    # a change of sign of the amplitude of a neuron that slides is not looked for, and the end of a slide only at the end of
-    # the window: where there is one, the window is not believed
+    # the end of a slide and a change of sign of the amplitude of a neuron that slides are not looked for: where there may be
+    # one, the window is not believed
+    ends = branch(
+        activation.slides > 0,
+        lambda: motion.slides_may_end(inclusion, activation, step, Slack.at(inclusion, state, activation)),
+        lambda: jnp.asarray(False),
+    )
     never = jnp.zeros_like(meets)
     moved, after = settle(inclusion, motion.pull_after(step), moved, activation, meets, datum, never, carry.undecided)
     return _Pass(
@@ -189,6 +200,7 @@ def _sweep(inclusion, carry, rho, length):
         kinks=carry.kinks + jnp.sum(meets),
         slides=carry.slides + jnp.sum(after.sliding & ~activation.sliding),
         sweeps=carry.sweeps + 1,
+        believed=carry.believed & ~ends,
     )
 
 
@@ -240,7 +252,7 @@ class _Motion(NamedTuple):
         coefficients = sum(integrals[:, p, None] * self.forces[p] for p in range(_TERMS))
         hidden = state.hidden + coefficients @ inclusion.moved
         amplitudes = horner(list(self.amplitudes.T), step)
-        return State(hidden, amplitudes, jnp.where(activation.sliding, 0.0, hidden @ inclusion.inputs.T))
+        return inclusion.balanced(State(hidden, amplitudes, jnp.where(activation.sliding, 0.0, hidden @ inclusion.inputs.T)))
 
     def moments(self, state, activation, clocks, step):
         """What every neuron adds to the Legendre moments of the outputs while it moves."""
@@ -257,26 +269,53 @@ class _Motion(NamedTuple):
 
     def first_crossing(self, inclusion, state, activation, left):
         """For every neuron the time to its first crossing within `left`, of which datum, and whether there is one."""
-        slack, side = boundary_width(inclusion, state), jnp.where(activation.sliding, 0.0, 2 * activation.active - 1)
+        slack, side = boundary_width(inclusion, state), inclusion.sides(activation)
         neurons, fractions = jnp.arange(len(left)), (0.5, 1.0)
 
         def look(carry):
-            step, datum, meets, _, rounds = carry
+            step, datum, meets, cleared, _ = carry
             margins = [side * z + slack for z in (state.z, *(self._z_at(state, x * step) for x in fractions))]
-            violated = jnp.any(jnp.minimum(margins[1], margins[2]) < 0, axis=1)
+            violated = (jnp.minimum(margins[1], margins[2]) < 0) & ~cleared
+            doubtful = self._may_dip(margins, side, step) & ~cleared
+            fails = jnp.any(violated, axis=1)
+            some = fails | jnp.any(doubtful, axis=1)
 
             def follow():
-                nearest = jnp.argmin(first_zeros(margins, (0.0, *fractions)), axis=1)
+                guesses = jnp.where(violated, first_zeros(margins, (0.0, *fractions)), jnp.inf)
+                nearest = jnp.where(fails, jnp.argmin(guesses, axis=1), jnp.argmax(doubtful, axis=1))
                 along = jnp.einsum("jpk,pj->jk", self.integrals, self.pushes[:, neurons, nearest])
                 polynomials = side[neurons, nearest][:, None] * along.at[:, 0].add(state.z[neurons, nearest])
-                root = jax.vmap(first_root)(polynomials, step, slack[neurons, nearest])
-                return jnp.where(violated, root, step), jnp.where(violated, nearest, datum), meets | violated
+                root = first_roots(polynomials, step, slack[neurons, nearest])
+                earlier = some & (root < step)
+                after = jnp.where(earlier, root, step), jnp.where(earlier, nearest, datum), meets | earlier
+                return *after, cleared.at[neurons, nearest].set(some | cleared[neurons, nearest])
 
-            step, datum, meets = branch(jnp.any(violated), follow, lambda: (step, datum, meets))
-            return step, datum, meets, jnp.any(violated & (step > 0)), rounds + 1
+            step, datum, meets, cleared = branch(jnp.any(some), follow, lambda: (step, datum, meets, cleared))
+            return step, datum, meets, cleared, jnp.any(some & (step > 0))
 
-        start = (left, jnp.zeros_like(neurons), jnp.zeros(len(left), bool), jnp.asarray(True), jnp.asarray(0))
-        return jax.lax.while_loop(lambda carry: carry[3] & (carry[4] < _ROUNDS), look, start)[:3]
+        nothing = jnp.zeros_like(state.z, bool)
+        start = (left, jnp.zeros_like(neurons), jnp.zeros(len(left), bool), nothing, jnp.asarray(True))
+        return jax.lax.while_loop(lambda carry: carry[4], look, start)[:3]
+
+    def _may_dip(self, margins, side, step):
+        """Where a margin may be negative within a step although it is not at its ends and in the middle (`may_dip`)."""
+        sizes = jnp.abs(self.integrals) * step[:, None, None] ** _POWERS  # (m, terms, order)
+        steep, bend = (sizes * jnp.asarray(weight, step.dtype) @ jnp.ones(len(_POWERS)) for weight in _BOUNDS)
+        pushes = jnp.abs(self.pushes)
+        slope = side * (self.integrals[:, 0, 1] * step)[:, None] * self.pushes[0]
+        falls = slope - sum(steep[:, p, None] * pushes[p] for p in range(_TERMS))
+        bends = sum(bend[:, p, None] * pushes[p] for p in range(_TERMS))
+        return (margins[0] >= 0) & (margins[0] + jnp.minimum(falls, 0.0) < 0) & below_chords(margins, bends)
+
+    def slides_may_end(self, inclusion, activation, step, slack):
+        """Whether the share of a datum on which a neuron slides may leave its interval within a step, or an amplitude its sign."""
+        slots = (slice(None), jnp.arange(len(step))[:, None], activation.held)
+        shares, wholes = (self.forces - activation.active * self.pull)[slots], self.pull[slots]
+        used = jnp.diagonal(activation.inverse, axis1=1, axis2=2) > 0
+        pushed = jnp.where(used, activation.push[:, None], 0.0)
+        ends = [may_fall(list((pushed * rows).at[0].add(slack.share)), step[:, None]) for rows in (shares, wholes - shares)]
+        turns = may_fall(list((-activation.push[:, None] * self.amplitudes).T), step) & jnp.any(used, axis=1)
+        return jnp.any(ends[0]) | jnp.any(ends[1]) | jnp.any(turns)
 
 
 def _amplitude_series(amplitudes, works, gains, length):

@@ -56,7 +56,10 @@ class Ensemble(AbstractFlow):
     arrays `(B, s, ...)` along `save_times`; `level_times` (B, l) are the times at which the loss first passed the levels asked
     for, infinite where it did not. `stats` counts, per network, `steps`, `rejected`, `field_evaluations`, and the `kinks` and
     `slides` that were located; where a finish was possible, `finish_distance` is the way that was not flowed but solved for,
-    and on data `finish_conditioning` that of the kernel at the last attempt. `events`, where asked for, are an `EventLog`.
+    and on data `finish_conditioning` that of the kernel at the last attempt; where both layers are trained, `balance_drift` is
+    how far `a² − |v|²` is from where it was, relative to the size of the worst neuron. `events`, where asked for, are an
+    `EventLog`. `kinks` says what the answer rests on: "located", "stepped over", which may end in another basin than the flow
+    does, or "none" for a smooth loss.
     """
 
     networks: ShallowReLU
@@ -69,6 +72,7 @@ class Ensemble(AbstractFlow):
     save_times: Float[RealArray, " s"] | None
     level_times: Float[RealArray, "B l"] | None
     events: EventLog | None
+    kinks: str = eqx.field(static=True, default="none")
 
     def to_xarray(self):
         """An `xarray.Dataset` with dimensions `start`, `neuron`, `input` and, where times were saved, `time`."""
@@ -99,4 +103,7 @@ def _dataset(flow, lead):
             array = np.asarray(values)
             rest = [f"{name}_{axis}" for axis in range(array.ndim - len(lead) - 1)]
             variables[name] = ([*lead, "time", *rest], array)
-    return xarray.Dataset(variables, coordinates, attrs={"train": ",".join(nets.train)})
+    attributes = {"train": ",".join(nets.train)}
+    if isinstance(flow, Ensemble):
+        attributes["kinks"] = flow.kinks
+    return xarray.Dataset(variables, coordinates, attrs=attributes)

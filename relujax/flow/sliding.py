@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..parallel import branch
+from .balance import lengths
 from .inclusion import Activation, Inclusion, State
 
 # pre-activations this small, relative to the neuron and the datum, are those of a neuron on the boundary
@@ -34,16 +35,16 @@ def boundary_width(inclusion: Inclusion, state: State) -> Float[Array, "m n"]:
 
     A neuron that passes the origin is on all boundaries at once, and what is small there is set by how fast it moves.
     """
-    return _width(inclusion, jnp.maximum(_lengths(state.hidden), jnp.abs(state.amplitudes)))
+    return _width(inclusion, jnp.maximum(lengths(state.hidden), jnp.abs(state.amplitudes)))
 
 
 def _width(inclusion, sizes):
     return _ON_BOUNDARY * sizes[:, None] * jnp.linalg.norm(inclusion.inputs, axis=1)
 
 
-def _lengths(hidden):
-    largest = jnp.max(jnp.abs(hidden), axis=1)
-    return largest * jnp.linalg.norm(hidden / jnp.where(largest > 0, largest, 1.0)[:, None], axis=1)
+def on_boundaries(inclusion: Inclusion, state: State, activation: Activation) -> Bool[Array, "m n"]:
+    """Where neurons lie on boundaries, those that they slide on included."""
+    return ((jnp.abs(state.z) <= boundary_width(inclusion, state)) & inclusion.crossable) | activation.sliding
 
 
 def first_activation(inclusion: Inclusion, state: State) -> tuple[Activation, Bool[Array, " m"]]:
@@ -51,9 +52,10 @@ def first_activation(inclusion: Inclusion, state: State) -> tuple[Activation, Bo
     `decide` has been asked."""
     (m, n), c = state.z.shape, inclusion.capacity
     # relative to hidden vectors alone: however small they are, their directions are what a start is given by
-    on_boundary = jnp.abs(state.z) <= _width(inclusion, _lengths(state.hidden))
+    within = jnp.abs(state.z) <= _width(inclusion, lengths(state.hidden))
+    on_boundary = within & inclusion.crossable
     activation = Activation(
-        active=((state.z > 0) & ~on_boundary).astype(state.z.dtype),
+        active=(((state.z > 0) & ~within) | inclusion.linear).astype(state.z.dtype),
         sliding=jnp.zeros((m, n), bool),
         held=jnp.zeros((m, c), int),
         inverse=jnp.zeros((m, c, c), state.z.dtype),

@@ -47,7 +47,7 @@ class Kernel(NamedTuple):
         return self.values > _NULL * self.values[-1]
 
     def damp(self, factors: Float[Array, " n"], rho: Float[Array, " n"]) -> Float[Array, " n"]:
-        """ρ with every eigenmode multiplied by a factor."""
+        """ρ of the data with every eigenmode multiplied by a factor."""
         scaled = self.vectors.T @ (rho / self.roots)
         return self.roots * (self.vectors @ (factors * scaled))
 
@@ -92,7 +92,9 @@ class Tail(NamedTuple):
         """
         features, curvature = activation.active * state.z, _curvature(inclusion, state, activation)
         gain = (state.amplitudes**2 @ activation.active) * jnp.diag(inclusion.gram)
-        bound = jnp.sum(curvature * (gain + jnp.sum(features**2, axis=0)))
+        own = gain + jnp.sum(features**2, axis=0)
+        # (h + l)² <= 2 (h² + l²) where a datum is put together from two rows
+        bound = jnp.sum(curvature * (own if inclusion.shared is None else inclusion.shared.squares(own)))
         # the bound costs little and is too high: when it has held for long, the decay itself is looked at
         suspect = gone * bound > _STIFF
         stiff = suspect & branch(
@@ -225,7 +227,7 @@ def _next(search):
 
 def _curvature(inclusion, state, activation):
     outputs = inclusion.outputs(state.z, state.amplitudes, activation.active)
-    return inclusion.criterion.curvature(outputs, inclusion.targets) / len(inclusion.targets)
+    return inclusion.curvature(outputs)
 
 
 def _fastest_decay(inclusion, state, activation):
@@ -239,22 +241,23 @@ def _fastest_decay(inclusion, state, activation):
         force = inclusion.hold(state.amplitudes[:, None] * (activation.active * rho), activation)
         moved = state.amplitudes @ (activation.active * inclusion.spread(force))
         grown = inclusion.grow(rho, state.z, activation) @ (activation.active * state.z)
-        image = curvature * (moved + grown)
+        image = inclusion.gather(curvature * inclusion.predictions(moved + grown))
         return image, jnp.linalg.norm(image)
 
-    seed = 1 + 0.1 * jnp.cos(jnp.arange(len(curvature), dtype=curvature.dtype))
+    seed = inclusion.gather(1 + 0.1 * jnp.cos(jnp.arange(len(curvature), dtype=curvature.dtype)))
     return jax.lax.fori_loop(0, 6, apply, (seed, jnp.zeros((), curvature.dtype)))[1]
 
 
 def kernel_matrix(inclusion: Inclusion, state: State, activation: Activation) -> Float[Array, "n n"]:
-    """K, by which the outputs move under a pull: `df/dt = K ρ`."""
+    """K, by which the network at the data moves when they are pulled: `df/dt = K ρ`."""
     active = activation.active
     gain = state.amplitudes[:, None] * active
     kernel = (gain.T @ gain) * inclusion.gram
     if inclusion.amplitudes_move:
         features = active * state.z
         kernel = kernel + features.T @ features
-    return branch(activation.slides > 0, lambda: kernel - _held_part(inclusion, gain, activation), lambda: kernel)
+    kernel = branch(activation.slides > 0, lambda: kernel - _held_part(inclusion, gain, activation), lambda: kernel)
+    return inclusion.predictions(inclusion.predictions(kernel).T)
 
 
 def _held_part(inclusion, gain, activation):
@@ -287,10 +290,11 @@ def implicit_step(
     (coefficients, amplitudes), (coarse, coarse_amplitudes) = column[-1], before[-1]
     hidden = state.hidden + coefficients @ inclusion.moved
     z = jnp.where(activation.sliding, 0.0, hidden @ inclusion.inputs.T)
+    end = inclusion.balanced(State(hidden, state.amplitudes + amplitudes, z))
     difference = inclusion.spread(coefficients - coarse)
     error = relative_size(inclusion, difference, amplitudes - coarse_amplitudes, neuron_sizes(state))
     finite = jnp.isfinite(error) & jnp.all(jnp.isfinite(hidden))
-    return State(hidden, state.amplitudes + amplitudes, z), jnp.where(finite, error, jnp.inf)
+    return end, jnp.where(finite, error, jnp.inf)
 
 
 def _substeps(inclusion, state, activation, kernel, length, count):
@@ -302,8 +306,8 @@ def _substeps(inclusion, state, activation, kernel, length, count):
         coefficients, amplitudes = carry
         z = state.z + inclusion.spread(coefficients)
         a = state.amplitudes + amplitudes
-        rho = inclusion.rho(inclusion.outputs(z, a, activation.active))
-        damped = kernel.damp(factors, rho)
+        pull = inclusion.data_pull(inclusion.outputs(z, a, activation.active))
+        damped = inclusion.gather(kernel.damp(factors, pull))
         force = inclusion.hold(a[:, None] * (activation.active * damped), activation)
         return coefficients + force, amplitudes + inclusion.grow(damped, z, activation)
 
