@@ -18,7 +18,10 @@ _ROUNDING = 1e-14
 
 
 class SharedBoundaries(eqx.Module):
-    """How n data are put together from n rows: datum i has the output `factor_i (h[row_i] + [other_i] h[linear_row_i])`."""
+    """How n data are put together from n rows: datum i has the output `factor_i (h[row_i] + [other_i] h[linear_row_i])`.
+
+    `linear` are the linear rows, and `partner` says which one belongs to the row of a class, itself where none does.
+    """
 
     row: Int[RealArray, " n"]
     linear_row: Int[RealArray, " n"]
@@ -26,6 +29,7 @@ class SharedBoundaries(eqx.Module):
     factor: Float[RealArray, " n"]
     kept: Float[RealArray, " n"]
     linear: Bool[RealArray, " n"]
+    partner: Int[RealArray, " n"]
 
     @staticmethod
     def of(inputs: Float[np.ndarray, "n q"]) -> "SharedBoundaries | None":
@@ -46,7 +50,9 @@ class SharedBoundaries(eqx.Module):
         factor = lengths / np.where(lengths[first] > 0, lengths[first], 1.0)
         # the first member on the other side is −factor u, and the linear row −u
         kept = np.where(first == np.arange(n), 1.0, np.where(linear, 1.0 / np.where(linear, factor, 1.0), 0.0))
-        return SharedBoundaries(first, linear_row, (~same).astype(inputs.dtype), factor, kept, linear)
+        partner = np.arange(n)
+        partner[first[linear]] = np.flatnonzero(linear)
+        return SharedBoundaries(first, linear_row, (~same).astype(inputs.dtype), factor, kept, linear, partner)
 
     def rows(self, inputs: Float[Array, "n q"]) -> Float[Array, "n q"]:
         """The rows of all classes, in the places of their first members; zeros in empty places."""

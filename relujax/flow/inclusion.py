@@ -84,6 +84,7 @@ class Inclusion(eqx.Module):
     gram: Float[Array, "n n"]
     targets: Float[Array, " n"]
     linear: Bool[Array, " n"]
+    partner: Int[Array, " n"]
     crossable: Bool[Array, " n"]
     shared: SharedBoundaries | None
     balance: Balance | None
@@ -103,6 +104,7 @@ class Inclusion(eqx.Module):
         self.gram = self.moved @ self.moved.T
         self.targets = jnp.asarray(loss.targets, dtype)
         self.linear = jnp.zeros(len(inputs), bool) if shared is None else jnp.asarray(shared.linear)
+        self.partner = jnp.arange(len(inputs)) if shared is None else jnp.asarray(shared.partner)
         self.crossable = ~self.linear & (jnp.diag(self.gram) > 0)
         self.shared = shared
         self.criterion = loss.criterion

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 from ..parallel import branch
 from .balance import lengths
 from .inclusion import Activation, Inclusion, State
+from .origin import descent_from_origin, reaches_origin
 
 # pre-activations this small, relative to the neuron and the datum, are those of a neuron on the boundary
 _ON_BOUNDARY = 1e-13
@@ -55,7 +56,8 @@ def first_activation(inclusion: Inclusion, state: State) -> tuple[Activation, Bo
     within = jnp.abs(state.z) <= _width(inclusion, lengths(state.hidden))
     on_boundary = within & inclusion.crossable
     activation = Activation(
-        active=(((state.z > 0) & ~within) | inclusion.linear).astype(state.z.dtype),
+        # a neuron that is zero is active nowhere
+        active=(((state.z > 0) & ~within) | (inclusion.linear & jnp.any(state.hidden != 0, axis=1)[:, None])).astype(state.z.dtype),
         sliding=jnp.zeros((m, n), bool),
         held=jnp.zeros((m, c), int),
         inverse=jnp.zeros((m, c, c), state.z.dtype),
@@ -89,13 +91,25 @@ def decide(
         rho = inclusion.pull(state, activation)
     now = Row(activation.active[neuron], activation.sliding[neuron])
     amplitude = state.amplitudes[neuron]
+    starts = jnp.asarray(arrives) < 0
     if leaves is not None:
         left = leaves >= 0
+        starts = starts & ~jnp.any(left)
         now = Row(jnp.where(left, leaves, now.active), now.sliding & ~left)
         on_boundary = on_boundary & ~left
     shares = jnp.where(now.sliding, _present_shares(inclusion, activation, neuron, rho), now.active)
     rounding = inclusion.noise(rho) + inclusion.pull_noise(state) * jnp.diag(inclusion.gram)
-    row = _least_norm(inclusion.gram, rho, amplitude, shares, now.sliding, on_boundary, rounding, arrives)
+    if inclusion.shared is not None:
+        sides = _sides_at_start(inclusion, rho, amplitude, shares, on_boundary, rounding)
+        shares = jnp.where(starts & on_boundary & ~now.sliding, sides, shares)
+    passes = reaches_origin(inclusion, state, neuron, arrives)
+    sides, near = branch(
+        passes, lambda: descent_from_origin(inclusion, rho, amplitude, shares), lambda: (shares, jnp.zeros_like(on_boundary))
+    )
+    shares, on_boundary = jnp.where(passes, sides, shares), jnp.where(passes, near, on_boundary)
+    arrives = jnp.where(passes, -1, arrives)
+    sliding = now.sliding & ~passes
+    row = _least_norm(inclusion.gram, rho, amplitude, shares, sliding, on_boundary, rounding, arrives)
     activation = _with_row(inclusion, activation, neuron, row, -jnp.sign(amplitude))
     return _hold(inclusion, state, activation, neuron), activation
 
@@ -129,6 +143,20 @@ def _hold(inclusion, state, activation, neuron):
     hidden = state.hidden[neuron] - off @ inclusion.moved[index]
     z = jnp.where(activation.sliding[neuron], 0.0, hidden @ inclusion.inputs.T)
     return State(state.hidden.at[neuron].set(hidden), state.amplitudes, state.z.at[neuron].set(z))
+
+
+def _sides_at_start(inclusion, rho, amplitude, shares, on_boundary, rounding):
+    """On which side of the boundaries that it starts on a neuron is after its first moment, where data lie on both sides of them.
+
+    Neither side is active in that moment (relu'(0) = 0). Where both sides push away, its velocity then decides.
+    """
+    neither = jnp.where(on_boundary, 0.0, shares)
+    neither = jnp.where(jnp.zeros_like(on_boundary).at[inclusion.partner].max(on_boundary), 0.0, neither)
+    slack = jnp.abs(amplitude) * rounding
+    below = amplitude * ((jnp.where(on_boundary, 0.0, shares) * rho) @ inclusion.gram)
+    above = below + amplitude * rho * jnp.diag(inclusion.gram)
+    first = amplitude * ((neither * rho) @ inclusion.gram)
+    return jnp.where((above > slack) & ((below > slack) | (first > slack)), 1.0, 0.0)
 
 
 def _least_norm(gram, rho, amplitude, shares, sliding, on_boundary, rounding, arrives):
