@@ -142,9 +142,17 @@ def test_points_that_are_not_critical_or_escape():
     assert words(rj.classify(rj.EmpiricalLoss(jnp.array([[1.0]]), jnp.array([1e12])), far).status) == "escaping"
 
 
-def test_a_zero_neuron_leaves_the_verdict_open():
+def test_a_zero_neuron_is_judged_by_its_slope_in_every_direction():
+    """The second teacher neuron pulls a zero neuron of amplitude 1 out; one of amplitude −1 has nowhere to go."""
     loss = rj.problems.orthonormal_teacher(2)
     net = rj.ShallowReLU(jnp.array([[1.0, 0.0], [0.0, 0.0]]), jnp.ones(2), train=("weights",))
+    assert words(rj.classify(loss, net).status) == "descent point"
+    assert words(rj.classify(loss, rj.ShallowReLU(net.weights, net.amplitudes)).status) == "descent point"
+    assert words(rj.classify(loss, rj.ShallowReLU(net.weights, jnp.array([1.0, 0.0]))).status) == "saddle"
+    nowhere = rj.ShallowReLU(jnp.zeros((2, 2)), -jnp.ones(2), train=("weights",))
+    assert words(rj.classify(loss, nowhere).status) == "minimum"
+    # here the other neurons pull both ways, and nothing is proved
+    net = rj.ShallowReLU(net.weights, jnp.array([1.0, -1.0]), train=("weights",))
     assert words(rj.classify(loss, net).status) == "undecided"
 
 
