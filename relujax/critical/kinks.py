@@ -34,7 +34,8 @@ class KinkConditions(NamedTuple):
     - `kinks`: how many (datum, neuron) pairs of neurons that are not 0 are on a boundary where the derivative jumps.
     - `descent`: whether there is descent of first order; `complete`: whether its absence is proved.
     - `saddle`: whether a neuron of amplitude 0 can lower the loss to second order.
-    - `tangents`: for every neuron an orthonormal basis of the hidden directions that keep jumps on their boundaries, (q, t).
+    - `tangents`: for every neuron an orthonormal basis of the hidden directions, in units of `pieces`, that keep jumps on their
+      boundaries, (q, t).
     - `coupled`: the neurons of amplitude 0 whose amplitude and hidden vector have a negative and a positive eigenvalue, (m,).
     """
 
@@ -70,7 +71,8 @@ def kink_conditions(pieces: Pieces, tolerance: float) -> KinkConditions:
         sign = np.sign(pieces.amplitudes[j])
         lines = Lines(sign * lines.linear, lines.units, sign * lines.strengths).without(limit)
         smallest = least_norm(lines.linear, lines.strengths[:, None] * lines.units)
-        plain.append(np.abs(pieces.amplitudes[j]) * smallest)
+        scaled = lines.strengths[:, None] * lines.units * pieces.units
+        plain.append(np.abs(pieces.amplitudes[j]) * least_norm(lines.linear * pieces.units, scaled))
         judged.append(gain * smallest)
         kinks += len(lines.units) * (not pieces.vanished[j])
         tangents.append(_complement(lines.units))
@@ -96,19 +98,23 @@ def slope_of(pieces: Pieces, neuron: int) -> Lines:
     return merged((pieces.slopes * active) @ pieces.normals, pieces.normals[boundary], pieces.slopes[boundary])
 
 
-def tangent(pieces: Pieces, conditions: KinkConditions) -> Float[np.ndarray, "p t"] | None:
-    """An orthonormal basis of the directions that keep every jump on its boundary; None when these are all."""
-    if not conditions.tangents or all(part.shape[0] == part.shape[1] for part in conditions.tangents):
-        return None
-    hidden = sum(len(part) for part in conditions.tangents)
-    outer = pieces.net.width * ("amplitudes" in pieces.net.trained)
-    columns = np.zeros((hidden + outer, sum(part.shape[1] for part in conditions.tangents) + outer))
+def along(
+    pieces: Pieces, conditions: KinkConditions, matrix: Float[np.ndarray, "p p"], units: Float[np.ndarray, " q"] | float = 1.0
+) -> Float[np.ndarray, "t t"]:
+    """A matrix along the directions that keep every jump on its boundary, in a basis orthonormal in those units of inputs."""
+    parts = conditions.tangents
+    if all(part.shape[0] == part.shape[1] for part in parts):
+        return matrix
+    hidden = sum(len(part) for part in parts)
+    outer = len(matrix) - hidden
+    columns = np.zeros((len(matrix), sum(part.shape[1] for part in parts) + outer))
     start = 0
-    for j, part in enumerate(conditions.tangents):
-        columns[pieces.places(j), start : start + part.shape[1]] = part
-        start += part.shape[1]
+    for j, part in enumerate(parts):
+        stop = start + part.shape[1]
+        columns[pieces.places(j), start:stop] = np.linalg.qr(part / np.broadcast_to(units, len(part))[:, None])[0]
+        start = stop
     columns[hidden:, start:] = np.eye(outer)
-    return columns
+    return columns.T @ matrix @ columns
 
 
 def inertia(pieces: Pieces, conditions: KinkConditions, tolerance: float) -> tuple[int, int]:

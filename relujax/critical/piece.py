@@ -22,24 +22,30 @@ class Pieces:
       `active`: where they are positive.
     - `silent`, `vanished`: neurons whose amplitude, whose hidden vector is 0, (m,).
     - `value`, `slopes`, `curvatures`: of the criterion, with the 1/n of the mean: a number, (n,), (n,).
-    - `normals`: the derivative of pre-activations in the hidden parameters of a neuron that move, (n, q).
+    - `normals`: the derivative of pre-activations in the hidden parameters of a neuron that move, (n, q), inputs and weights in
+      units of the largest input; `units`: that unit for weights, 1 for a bias, (q,).
     - `gains`, `reaches`: the sizes of amplitude and hidden vector that derivatives of a neuron are judged with, (m,). Both are
       √(|a||(w, b)|) where both move, so that nothing depends on how a neuron is scaled.
+    - `stretch`: what rescales hidden vectors to that, and its inverse amplitudes, (m,).
     - `steepness`: the gradient of `Σ_i c_i relu(v·x_i)` in v, were all residuals as large as the largest one here or at output 0.
     """
 
     def __init__(self, loss: EmpiricalLoss, net: ShallowReLU):
         self.net = net
         inputs, weights, self.amplitudes = (np.asarray(x, float) for x in (loss.inputs, net.weights, net.amplitudes))
-        n = len(inputs)
+        longest = float(np.max(np.abs(inputs)))
+        # a power of 2 changes no digit
+        unit = 2.0 ** np.round(np.log2(longest)) if longest > 0 and np.isfinite(longest) else 1.0
+        inputs, weights, n = inputs / unit, weights * unit, len(inputs)
+        biases = np.zeros(net.width) if net.biases is None else np.asarray(net.biases, float)
         ones = np.ones((n, 1))
-        extended = inputs if net.biases is None else np.concatenate([inputs, ones], axis=1)
-        hidden = weights if net.biases is None else np.concatenate([weights, np.asarray(net.biases)[:, None]], axis=1)
         self.normals = np.concatenate(
             [inputs[:, : net.dim * ("weights" in net.trained)], ones[:, : "biases" in net.trained]], axis=1
         )
-        self.lengths, self.sizes = lengths(extended), lengths(hidden)
-        self.z = extended @ hidden.T
+        self.units = np.where(np.arange(self.normals.shape[1]) < net.dim * ("weights" in net.trained), unit, 1.0)
+        self.lengths = lengths(inputs if net.biases is None else np.concatenate([inputs, ones], axis=1))
+        self.sizes = lengths(np.concatenate([weights, biases[:, None]], axis=1))
+        self.z = inputs @ weights.T + biases
         self.outputs = np.maximum(self.z, 0.0) @ self.amplitudes
         self.value, self.slopes, self.curvatures = _criterion(loss, self.outputs)
         _, start, bend = _criterion(loss, np.zeros(n))
@@ -47,7 +53,8 @@ class Pieces:
         self.scale = float(max(np.max(np.abs(targets)), np.max(np.maximum(self.z, 0.0) @ np.abs(self.amplitudes))))
         self.steepness = float(max(np.max(np.abs(self.slopes)), np.max(np.abs(start))) * np.sum(self.lengths))
         self._size_up()
-        near = (np.abs(self.z) <= ZERO * self.lengths[:, None] * self.sizes) | self.vanished
+        terms = lengths(inputs)[:, None] * lengths(weights) + np.abs(biases)
+        near = (np.abs(self.z) <= ZERO * terms) | self.vanished
         self.active = (self.z > 0) & ~near
         self.on_boundary = near & np.any(self.normals != 0, axis=1)[:, None]
 
@@ -56,18 +63,23 @@ class Pieces:
         amplitudes, longest = np.abs(self.amplitudes), float(np.max(self.lengths))
         self.silent, self.vanished = amplitudes == 0, self.sizes == 0
         self.gains, self.reaches = amplitudes * hidden, self.sizes * outer
-        unit = 0.0
-        if hidden:
+        self.stretch, unit = np.ones(len(amplitudes)), 0.0
+        if hidden and longest > 0:
             small = amplitudes * self.sizes * longest <= ZERO * self.scale
             # of a small neuron that moves as a whole, one factor at least is below the root
-            unit = np.sqrt(self.scale / longest) if longest > 0 and outer else np.inf
+            unit = np.sqrt(self.scale / longest) if outer else np.inf
             self.vanished = self.vanished | (small & ~self.silent & (self.sizes <= np.sqrt(ZERO) * unit))
             if outer:
-                self.silent = self.silent | (small & (amplitudes <= np.sqrt(ZERO) * unit))
+                bound = np.where(self.sizes > 0, np.sqrt(ZERO), ZERO) * unit
+                self.silent = self.silent | (small & (amplitudes <= bound))
                 plain = np.sqrt(amplitudes) * np.sqrt(self.sizes)
                 self.gains = np.where(self.silent | self.vanished, unit, plain)
                 self.reaches = np.where(self.vanished, 0.0, np.where(self.silent, np.minimum(self.sizes, unit), plain))
-        self.largest = float(max(np.max(self.gains), np.max(self.reaches), unit if hidden and outer else 0.0))
+                rest = np.where(self.silent, unit, np.where(self.vanished, amplitudes, np.sqrt(amplitudes)))
+                full = np.where(self.silent, self.sizes, np.where(self.vanished, unit, np.sqrt(self.sizes)))
+                known = (rest > 0) & (full > 0)
+                self.stretch = np.where(known, full, 1.0) / np.where(known, rest, 1.0)
+        self.largest = float(max(np.max(self.gains), np.max(self.reaches), unit if outer else 0.0))
 
     def places(self, neuron: int) -> Int[np.ndarray, " q"]:
         """Where the hidden parameters of a neuron are among all, in the order of `normals`."""
@@ -76,11 +88,20 @@ class Pieces:
         biases = [len(weights) * m + neuron] if "biases" in self.net.trained else []
         return np.concatenate([weights, np.array(biases, int)])
 
+    def scales(self) -> Float[np.ndarray, " p"]:
+        """The units of the parameters in which neurons have that size."""
+        scales = np.ones(number_of_parameters(self.net))
+        for j in range(self.net.width):
+            scales[self.places(j)] = self.stretch[j] / self.units
+        if "amplitudes" in self.net.trained:
+            scales[-self.net.width :] = 1 / self.stretch
+        return scales
+
     def jacobian(self, active: Bool[np.ndarray, "n m"]) -> Float[np.ndarray, "n p"]:
         """The derivative of the outputs."""
         columns = np.zeros((len(self.z), number_of_parameters(self.net)))
         for j in range(self.net.width):
-            columns[:, self.places(j)] = np.where(active[:, j], self.amplitudes[j], 0.0)[:, None] * self.normals
+            columns[:, self.places(j)] = np.where(active[:, j], self.amplitudes[j], 0.0)[:, None] * (self.normals * self.units)
         if "amplitudes" in self.net.trained:
             columns[:, -self.net.width :] = np.where(active, self.z, 0.0)
         return columns
@@ -96,7 +117,7 @@ class Pieces:
         if "amplitudes" in self.net.trained:
             outer = len(matrix) - self.net.width
             for j in range(self.net.width):
-                coupling = (self.slopes * active[:, j]) @ self.normals
+                coupling = (self.slopes * active[:, j]) @ self.normals * self.units
                 matrix[self.places(j), outer + j] += coupling
                 matrix[outer + j, self.places(j)] += coupling
         return matrix

@@ -57,9 +57,9 @@ def places_of(net: ShallowReLU, neurons: Bool[np.ndarray, " m"]) -> Bool[np.ndar
     return np.concatenate([np.zeros(0, bool), *(parts[name] for name in net.trained)])
 
 
-def inertia_of(matrix: Float[np.ndarray, "t t"], units: Float[np.ndarray, " t"], tolerance: float) -> tuple[int, int]:
-    """How many eigenvalues are negative, and how many are 0 beside the largest, of a Hessian in the units of its parameters."""
-    values = np.asarray(eigenvalues(units[:, None] * matrix * units)) if len(matrix) else np.zeros(0)
+def inertia_of(matrix: Float[np.ndarray, "t t"], tolerance: float) -> tuple[int, int]:
+    """How many eigenvalues of a symmetric matrix are negative, and how many are 0 beside the largest."""
+    values = np.asarray(eigenvalues(matrix)) if len(matrix) else np.zeros(0)
     largest = np.max(np.abs(values), initial=0.0)
     return int(np.sum(values < -tolerance * largest)), int(np.sum(np.abs(values) <= tolerance * largest))
 

@@ -12,7 +12,7 @@ from ..hessian import eigenvalues
 from ..loss import AbstractLoss, EmpiricalLoss
 from ..network import RealArray, ShallowReLU, hidden_vectors, is_stacked, number_of_parameters, take
 from .escape import is_escaping, recedes
-from .kinks import inertia, kink_conditions, tangent
+from .kinks import along, inertia, kink_conditions
 from .piece import Pieces
 from .smooth import departure, explained_nullity, inertia_of, is_zero, neurons_of, places_of, units_of
 from .taylor import taylor
@@ -121,27 +121,29 @@ def _judge_sampled(loss, net, gradient_tolerance, null_tolerance):
     if not (np.isfinite(pieces.value) and np.all(np.isfinite(pieces.slopes)) and np.all(np.isfinite(matrix))):
         return _undecided(net, value=pieces.value)
     conditions = kink_conditions(pieces, gradient_tolerance)
-    columns = tangent(pieces, conditions)
-    matrix = matrix if columns is None else columns.T @ matrix @ columns
-    if not conditions.critical:
-        # neither the margins of separated data nor a far way out make a gradient 0
-        status = PointStatus.ESCAPING if is_escaping(loss, net) else PointStatus.NOT_CRITICAL
-    elif recedes(loss, pieces):
-        status = PointStatus.ESCAPING
-    elif conditions.descent:
-        status = PointStatus.DESCENT_POINT
-    elif conditions.saddle:
-        status = PointStatus.SADDLE
-    elif not conditions.complete or np.any(pieces.curvatures < 0):
-        status = PointStatus.UNDECIDED
-    else:
-        status = PointStatus.KINK_MINIMUM if conditions.kinks else PointStatus.MINIMUM
     if conditions.critical:
         index, nullity = inertia(pieces, conditions, null_tolerance)
     else:
-        index, nullity = inertia_of(matrix, np.ones(len(matrix)), null_tolerance)
+        scales = pieces.scales()
+        index, nullity = inertia_of(along(pieces, conditions, scales[:, None] * matrix * scales), null_tolerance)
+    status = _status(loss, net, pieces, conditions)
     dead = int(np.sum(~np.any(pieces.active, axis=0)))
+    matrix = along(pieces, conditions, matrix, pieces.units)
     return _verdict(net, status, (index, nullity, nullity), matrix, conditions.residual, pieces.value, dead)
+
+
+def _status(loss, net, pieces, conditions):
+    if not conditions.critical:
+        return PointStatus.ESCAPING if is_escaping(loss, net) else PointStatus.NOT_CRITICAL
+    if recedes(loss, pieces):
+        return PointStatus.ESCAPING
+    if conditions.descent:
+        return PointStatus.DESCENT_POINT
+    if conditions.saddle:
+        return PointStatus.SADDLE
+    if not conditions.complete or np.any(pieces.curvatures < 0):
+        return PointStatus.UNDECIDED
+    return PointStatus.KINK_MINIMUM if conditions.kinks else PointStatus.MINIMUM
 
 
 def _judge_smooth(loss, net, gradient_tolerance, null_tolerance):
@@ -151,7 +153,8 @@ def _judge_smooth(loss, net, gradient_tolerance, null_tolerance):
     neurons = neurons_of(loss, net)
     there = ~places_of(net, neurons.vanished)
     norm, matrix = float(np.linalg.norm(gradient[there])), matrix[np.ix_(there, there)]
-    index, nullity = inertia_of(matrix, units_of(net)[there], null_tolerance)
+    units = units_of(net)[there]
+    index, nullity = inertia_of(units[:, None] * matrix * units, null_tolerance)
     explained = min(explained_nullity(net, ~neurons.vanished), nullity)
     if is_zero(loss, net, float(value)):
         # what is not convex there is the rounding of a residual that is 0
