@@ -11,9 +11,9 @@ with equality to first order. So the network is a local minimum if and only if, 
 - `a_j P` does not fall from v_j in any direction, where the hidden vector moves, and
 - `P` is 0 around v_j where both move and a_j = 0: otherwise `a' P(v')` takes both signs, and the point is a saddle.
 
-P is piecewise linear, its kinks at v_j are the data on the neuron's boundary, and where `a_j P` falls is a matter of finitely many
-directions (`lines`). A point is critical when every neuron's Clarke set contains 0 (Clarke 1983, section 2.3): the box of the
-slopes with every kink between its two sides.
+P is piecewise linear, its kinks at v_j are the data on the neuron's boundary, and where `a_j P` falls is a matter of finitely
+many directions (`lines`). A point is critical when every neuron's Clarke set contains 0 (Clarke 1983, section 2.3): the box of
+the slopes with every kink between its two sides.
 """
 
 from typing import NamedTuple
@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from .lines import Lines, least_slope, merged
 from .least_norm import least_norm
+from .lines import Lines, least_slope, merged
 from .piece import Pieces
 
 
@@ -37,6 +37,7 @@ class KinkConditions(NamedTuple):
     - `tangents`: for every neuron an orthonormal basis of the hidden directions, in units of `pieces`, that keep jumps on their
       boundaries, (q, t).
     - `coupled`: the neurons of amplitude 0 whose amplitude and hidden vector have a negative and a positive eigenvalue, (m,).
+    - `couplings`: the smooth part of the slope of P at every neuron, (m, q).
     """
 
     residual: float
@@ -47,29 +48,32 @@ class KinkConditions(NamedTuple):
     saddle: bool
     tangents: list[Float[np.ndarray, "q t"]]
     coupled: np.ndarray
+    couplings: Float[np.ndarray, "m q"]
 
 
 def kink_conditions(pieces: Pieces, tolerance: float) -> KinkConditions:
     """The conditions at a network; a slope within `tolerance`, in units of the problem, is 0."""
-    nothing = tolerance * pieces.steepness * pieces.largest
+    nothing = max(tolerance * pieces.steepness, pieces.rounding) * pieces.largest
     m = pieces.net.width
     hidden, outer = pieces.normals.shape[1] > 0, "amplitudes" in pieces.net.trained
     correlations = pieces.slopes @ np.maximum(pieces.z, 0.0) if outer else np.zeros(m)
     # in the parameters as they are, and with neurons rescaled
     plain, judged = [correlations], [correlations * _over(pieces.reaches, pieces.sizes)]
     kinks, descent, complete, saddle = 0, False, True, False
-    tangents, coupled = [], np.zeros(m, bool)
+    tangents, coupled, couplings = [], np.zeros(m, bool), np.zeros((m, pieces.normals.shape[1]))
     for j in range(m if hidden else 0):
-        lines, gain = slope_of(pieces, j), pieces.gains[j]
+        gain = pieces.gains[j]
         limit = float(_over(nothing, gain))
+        lines = slope_of(pieces, j).without(limit)
+        couplings[j] = lines.linear
         if pieces.silent[j]:
-            tangents.append(np.eye(len(lines.linear)))
+            tangents.append(_complement(lines.units) if outer else np.eye(len(lines.linear)))
             if outer:
-                coupled[j] = np.linalg.norm((pieces.slopes * pieces.active[:, j]) @ pieces.normals) > limit
-                saddle |= bool(coupled[j] or np.linalg.norm(lines.linear) > limit or np.any(np.abs(lines.strengths) > limit))
+                coupled[j] = np.linalg.norm(lines.linear @ tangents[j]) > limit
+                saddle |= bool(len(lines.units) or coupled[j])
             continue
         sign = np.sign(pieces.amplitudes[j])
-        lines = Lines(sign * lines.linear, lines.units, sign * lines.strengths).without(limit)
+        lines = Lines(sign * lines.linear, lines.units, sign * lines.strengths)
         smallest = least_norm(lines.linear, lines.strengths[:, None] * lines.units)
         scaled = lines.strengths[:, None] * lines.units * pieces.units
         plain.append(np.abs(pieces.amplitudes[j]) * least_norm(lines.linear * pieces.units, scaled))
@@ -89,6 +93,7 @@ def kink_conditions(pieces: Pieces, tolerance: float) -> KinkConditions:
         saddle=saddle,
         tangents=tangents,
         coupled=coupled,
+        couplings=couplings,
     )
 
 

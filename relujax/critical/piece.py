@@ -28,6 +28,7 @@ class Pieces:
       √(|a||(w, b)|) where both move, so that nothing depends on how a neuron is scaled.
     - `stretch`: what rescales hidden vectors to that, and its inverse amplitudes, (m,).
     - `steepness`: the gradient of `Σ_i c_i relu(v·x_i)` in v, were all residuals as large as the largest one here or at output 0.
+    - `rounding`: what of that the rounding of the outputs makes.
     """
 
     def __init__(self, loss: EmpiricalLoss, net: ShallowReLU):
@@ -55,6 +56,8 @@ class Pieces:
         self._size_up()
         terms = lengths(inputs)[:, None] * lengths(weights) + np.abs(biases)
         near = (np.abs(self.z) <= ZERO * terms) | self.vanished
+        noise = self.curvatures * (terms @ np.abs(self.amplitudes))
+        self.rounding = float(64 * np.finfo(float).eps * np.abs(noise) @ self.lengths)
         self.active = (self.z > 0) & ~near
         self.on_boundary = near & np.any(self.normals != 0, axis=1)[:, None]
 
@@ -110,14 +113,17 @@ class Pieces:
         """The gradient of the loss."""
         return self.slopes @ self.jacobian(active)
 
-    def hessian(self, active: Bool[np.ndarray, "n m"]) -> Float[np.ndarray, "p p"]:
-        """The Hessian of the loss."""
+    def hessian(
+        self, active: Bool[np.ndarray, "n m"], couplings: Float[np.ndarray, "m q"] | None = None
+    ) -> Float[np.ndarray, "p p"]:
+        """The Hessian of the loss; `couplings` between hidden vectors and amplitudes, if they are not those of the piece."""
         jacobian = self.jacobian(active)
         matrix = jacobian.T @ (self.curvatures[:, None] * jacobian)
         if "amplitudes" in self.net.trained:
             outer = len(matrix) - self.net.width
+            couplings = (active.T * self.slopes) @ self.normals if couplings is None else couplings
             for j in range(self.net.width):
-                coupling = (self.slopes * active[:, j]) @ self.normals * self.units
+                coupling = couplings[j] * self.units
                 matrix[self.places(j), outer + j] += coupling
                 matrix[outer + j, self.places(j)] += coupling
         return matrix

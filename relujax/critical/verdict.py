@@ -117,10 +117,12 @@ def _classify_one(loss, net, gradient_tolerance, null_tolerance):
 
 def _judge_sampled(loss, net, gradient_tolerance, null_tolerance):
     pieces = Pieces(loss, net)
-    matrix = pieces.hessian(pieces.active)
-    if not (np.isfinite(pieces.value) and np.all(np.isfinite(pieces.slopes)) and np.all(np.isfinite(matrix))):
+    if not (np.isfinite(pieces.value) and all(np.all(np.isfinite(x)) for x in (pieces.slopes, pieces.curvatures))):
         return _undecided(net, value=pieces.value)
     conditions = kink_conditions(pieces, gradient_tolerance)
+    matrix = pieces.hessian(pieces.active, conditions.couplings)
+    if not np.all(np.isfinite(matrix)):
+        return _undecided(net, value=pieces.value)
     if conditions.critical:
         index, nullity = inertia(pieces, conditions, null_tolerance)
     else:

@@ -43,7 +43,7 @@ def hidden_of(point):
 
 
 def draw(r, shape) -> Point:
-    """A network of neurons of all kinds, and targets that make it critical, on at most one side of its kinks; often degenerate."""
+    """A network of neurons of all kinds, and targets that make it critical for some activations on its kinks."""
     n, d, m, biased, train = shape
     inputs = _inputs(r, n, d)
     rows = extended(inputs, np.zeros(m) if biased else None)
@@ -153,7 +153,7 @@ def _rays(normals):
 
 def falls_along(point: Point, kind: Kind) -> bool:
     """Whether the loss is lower some way along a direction of descent, by evaluation; amplitudes in small proportion."""
-    ways = [(t, t * share) for t in 10.0 ** -np.arange(1, 8) for share in 10.0 ** -np.arange(0, 5)]
+    ways = [(t, t * share) for t in 10.0 ** -np.arange(1, 8) for share in 10.0 ** -np.arange(0, 10)]
     hidden = np.array([t * kind.hidden for t, _ in ways])
     amplitudes = np.array([u * kind.amplitudes for _, u in ways])
     return bool(np.min(moved(point, hidden, amplitudes)) < 0)
