@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from .least_norm import least_norm
 from .lines import Lines, least_slope, merged
-from .piece import Pieces
+from .piece import ROUNDING, Pieces
 
 
 class KinkConditions(NamedTuple):
@@ -142,7 +142,7 @@ def inertia(pieces: Pieces, conditions: KinkConditions, tolerance: float) -> tup
     weights = np.sqrt(pieces.curvatures / max(float(np.max(pieces.curvatures)), np.finfo(float).tiny))
     rows = np.concatenate(columns, axis=1) * (weights * _over(1.0, pieces.lengths))[:, None] if columns else np.zeros((1, 0))
     values = np.linalg.svd(rows, compute_uv=False)
-    rank = int(np.sum(values**2 > tolerance * np.max(values, initial=0.0) ** 2))
+    rank = int(np.sum(values > max(np.sqrt(tolerance) * np.max(values, initial=0.0), ROUNDING)))
     negative = int(np.sum(conditions.coupled))
     return negative, free - 2 * negative - rank
 

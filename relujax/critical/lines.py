@@ -38,7 +38,7 @@ class Lines(NamedTuple):
 
 
 class Slope(NamedTuple):
-    """The least value on the unit sphere that was found, or 0, and whether nothing below it is left."""
+    """The least value that was found, or 0, and whether it is proved that there is none below 0 if it is 0."""
 
     least: float
     complete: bool
@@ -63,21 +63,22 @@ def merged(linear: Float[np.ndarray, " q"], normals: Float[np.ndarray, "n q"], s
 
 
 def least_slope(lines: Lines, nothing: float) -> Slope:
-    """The least value of the function on the unit sphere, where its least-norm subgradient is known to be nothing.
+    """The least value of the function on rays of the unit sphere, or 0: negative exactly where the function is, somewhere.
 
     Exact with no concave kinks, on all rays where they are at most 100 000, and by the choices of active concave kinks where
-    these are at most 10. Beyond, descent that is found is one, and none is no proof.
+    these are at most 10. Beyond, descent that is found is one, and none is no proof. Values above `-nothing` are not sought.
     """
-    if len(lines.units) == 0 or np.all(lines.strengths >= 0):
-        return Slope(0.0, True)
-    # an orthonormal basis of what the normals span: across it the function is linear, and nothing
+    if np.all(lines.strengths >= 0):
+        return Slope(-float(np.linalg.norm(least_norm(lines.linear, lines.strengths[:, None] * lines.units))), True)
+    # an orthonormal basis of what the normals span, across which the function is linear
     _, sizes, right = np.linalg.svd(lines.units, full_matrices=False)
     frame = right[sizes > ZERO * sizes[0]]
     rank = len(frame)
+    across = float(np.linalg.norm(lines.linear - frame.T @ (frame @ lines.linear)))
     inside = Lines(frame @ lines.linear, lines.units @ frame.T, lines.strengths)
     if math.comb(len(lines.units), rank - 1) <= _MOST_RAYS:
-        return Slope(min(0.0, *(float(np.min(inside(rays))) for rays in _rays(inside.units))), True)
-    found = _search(inside)
+        return Slope(min(-across, *(float(np.min(inside(rays))) for rays in _rays(inside.units))), True)
+    found = min(-across, _search(inside))
     concave = inside.strengths < 0
     if found < -nothing or np.sum(concave) > _MOST_CONCAVE:
         return Slope(found, False)

@@ -13,6 +13,8 @@ from ..loss import EmpiricalLoss
 from ..network import ShallowReLU, number_of_parameters
 
 ZERO = 1e-9
+# of a sum of terms of size 1
+ROUNDING = 64 * np.finfo(float).eps
 
 
 class Pieces:
@@ -57,7 +59,7 @@ class Pieces:
         terms = lengths(inputs)[:, None] * lengths(weights) + np.abs(biases)
         near = (np.abs(self.z) <= ZERO * terms) | self.vanished
         noise = self.curvatures * (terms @ np.abs(self.amplitudes))
-        self.rounding = float(64 * np.finfo(float).eps * np.abs(noise) @ self.lengths)
+        self.rounding = float(ROUNDING * np.abs(noise) @ self.lengths)
         self.active = (self.z > 0) & ~near
         self.on_boundary = near & np.any(self.normals != 0, axis=1)[:, None]
 

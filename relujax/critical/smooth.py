@@ -57,11 +57,11 @@ def places_of(net: ShallowReLU, neurons: Bool[np.ndarray, " m"]) -> Bool[np.ndar
     return np.concatenate([np.zeros(0, bool), *(parts[name] for name in net.trained)])
 
 
-def inertia_of(matrix: Float[np.ndarray, "t t"], tolerance: float) -> tuple[int, int]:
-    """How many eigenvalues of a symmetric matrix are negative, and how many are 0 beside the largest."""
+def inertia_of(matrix: Float[np.ndarray, "t t"], tolerance: float, rounding: float = 0.0) -> tuple[int, int]:
+    """How many eigenvalues of a symmetric matrix are negative, and how many are 0, beside the largest or to rounding."""
     values = np.asarray(eigenvalues(matrix)) if len(matrix) else np.zeros(0)
-    largest = np.max(np.abs(values), initial=0.0)
-    return int(np.sum(values < -tolerance * largest)), int(np.sum(np.abs(values) <= tolerance * largest))
+    nothing = max(tolerance * np.max(np.abs(values), initial=0.0), rounding)
+    return int(np.sum(values < -nothing)), int(np.sum(np.abs(values) <= nothing))
 
 
 def units_of(net: ShallowReLU) -> Float[np.ndarray, " p"]:

@@ -13,7 +13,7 @@ from ..loss import AbstractLoss, EmpiricalLoss
 from ..network import RealArray, ShallowReLU, hidden_vectors, is_stacked, number_of_parameters, take
 from .escape import is_escaping, recedes
 from .kinks import along, inertia, kink_conditions
-from .piece import Pieces
+from .piece import ROUNDING, Pieces
 from .smooth import departure, explained_nullity, inertia_of, is_zero, neurons_of, places_of, units_of
 from .taylor import taylor
 
@@ -21,16 +21,20 @@ from .taylor import taylor
 class PointStatus(Status):
     """The kinds of points; printed with spaces, `PointStatus.NOT_CRITICAL.words == "not critical"`.
 
-    - `MINIMUM`: critical, no negative eigenvalue, and every null direction explained (`Verdict.nullity_explained`).
-    - `KINK_MINIMUM`: on kinks of an empirical loss, critical in Clarke's sense, without a direction of first-order descent,
-      and without a negative eigenvalue of the Hessian along the directions that are flat to first order.
-    - `SADDLE`: critical, with a negative eigenvalue, or with descent of second order across a kink of silent neurons.
-    - `DESCENT_POINT`: on kinks of an empirical loss, with a direction of first-order descent that the almost-everywhere
-      gradient does not show.
+    - `MINIMUM`: of an empirical loss, a local minimum (`critical.kinks` says why that is decided exactly). Of another loss,
+      critical, no negative eigenvalue, and every null direction explained (`Verdict.nullity_explained`); or of loss zero.
+    - `KINK_MINIMUM`: a local minimum of an empirical loss at which some neuron that is not 0 has a datum on its boundary where
+      the slope jumps.
+    - `SADDLE`: critical, without descent of first order, and with descent of second order: a negative eigenvalue, or a neuron
+      of amplitude 0 that lowers the loss when it turns on, possibly across a kink only.
+    - `DESCENT_POINT`: on kinks of an empirical loss, or with a neuron that is 0, with a direction of first-order descent that
+      the almost-everywhere gradient does not show.
     - `DEGENERATE`: critical, no negative eigenvalue, with null directions that nothing explains.
     - `NOT_CRITICAL`: the gradient norm is above the tolerance.
-    - `ESCAPING`: not critical, far from the origin and moving away from it while the loss is flat.
-    - `UNDECIDED`: the Hessian does not exist or is not finite, or on kinks the conditions that were tested do not settle it.
+    - `ESCAPING`: on the way to infinity: under a criterion that is never attained, as the logistic one, all data are on their
+      right side, or some move there for ever while none leaves it; under another one, far from the origin and moving away
+      from it while the loss is flat.
+    - `UNDECIDED`: something is not finite, or the conditions that were tested do not settle it.
     """
 
     MINIMUM = 0
@@ -47,10 +51,13 @@ class Verdict(eqx.Module):
     """The kind of a point, and what it was judged by; every field has the leading axis of the networks.
 
     - `status`: a `PointStatus`, of a stack an array of them; `words` says them.
-    - `index`, `nullity`: eigenvalues below `−null_tolerance λ_max`, and within it.
-    - `nullity_explained`: null directions that rescaling, dead neurons and parallel neurons account for.
+    - `index`, `nullity`: eigenvalues below `−null_tolerance λ_max`, and within it, where every neuron that moves as a whole is
+      rescaled to `|a| = |(w, b)|`: they do not depend on how neurons are scaled.
+    - `nullity_explained`: null directions that rescaling, dead neurons and parallel neurons account for; of an empirical loss,
+      all.
     - `min_eigenvalue`, `max_eigenvalue`, and all `eigenvalues`, ascending. On kinks they are those of the Hessian along the
-      directions that stay on them, or leave them without first-order change, filled up with NaN.
+      directions that keep data where the slope jumps on their boundaries, and for a neuron of a population loss that is 0
+      along those of the others, filled up with NaN. A datum on a boundary without a jump is inactive.
     - `gradient_norm` (on kinks that of the smallest element of Clarke's set), `loss`, and `dead`, the number of
       neurons that never fire.
     """
@@ -77,16 +84,20 @@ def classify(loss: AbstractLoss, nets: ShallowReLU, *, gradient_tolerance: float
 
     **Arguments:**
 
-    - `gradient_tolerance`: a point with a larger gradient norm is not critical.
+    - `gradient_tolerance`: a point with a larger gradient norm is not critical; in units of the gradient that residuals as large
+      as the targets would make at the largest neuron, neurons rescaled to `|a| = |(w, b)|` where both move.
     - `null_tolerance`: eigenvalues within this times the largest count as zero.
 
-    The judgement is on eigenvalues of the dense Hessian over the trained parameters. Three things make a critical point with
-    null directions a minimum all the same: they are explained, one by one, by positive rescaling (when both layers move),
-    dead neurons and parallel neurons; or the loss is zero to rounding, and it is never negative; or the loss is empirical
-    and convex in the products `a_j (w_j, b_j)` on the linear piece that the point lies inside.
+    Of an empirical loss with a convex criterion the verdict is exact (`critical.kinks`): slopes of one piecewise linear function
+    of a hidden vector decide, at kinks and off them. What is 0 there is so to 1e-9 of its own size: pre-activations beside
+    |(w, b)| |(x, 1)|, amplitudes and hidden vectors by the neuron's share of the outputs. The Hessian is the almost-everywhere
+    one, and does not decide.
 
-    Of an empirical loss the Hessian is the almost-everywhere one. On kinks the verdict takes one-sided derivatives as well
-    (`critical.kinks`).
+    Of another loss the judgement is on eigenvalues of the dense Hessian over the trained parameters. Two things make a critical
+    point with null directions a minimum all the same: they are explained, one by one, by positive rescaling (when both layers
+    move) and parallel neurons; or the loss is zero to rounding, and it is never negative, and nothing else is asked. A
+    population loss has no Hessian where a neuron is 0: the slope in every direction of that neuron decides, and no descent is
+    a minimum only where nothing pulls it out and all neurons are 0.
 
     **Raises:** `ValueError` in single precision.
 
@@ -127,7 +138,8 @@ def _judge_sampled(loss, net, gradient_tolerance, null_tolerance):
         index, nullity = inertia(pieces, conditions, null_tolerance)
     else:
         scales = pieces.scales()
-        index, nullity = inertia_of(along(pieces, conditions, scales[:, None] * matrix * scales), null_tolerance)
+        scaled = along(pieces, conditions, scales[:, None] * matrix * scales)
+        index, nullity = inertia_of(scaled, null_tolerance, ROUNDING * pieces.steepness)
     status = _status(loss, net, pieces, conditions)
     dead = int(np.sum(~np.any(pieces.active, axis=0)))
     matrix = along(pieces, conditions, matrix, pieces.units)

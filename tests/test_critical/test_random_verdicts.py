@@ -4,10 +4,9 @@ import collections
 
 import numpy as np
 import pytest
+from sampled_points import SHAPES, draw, falls_along, kind_of, lowest_nearby, transformed
 
 import relujax as rj
-
-from .sampled_points import SHAPES, draw, falls_along, kind_of, lowest_nearby, transformed
 
 GROUPS = {"minimum": "minimum", "kink minimum": "minimum", "not critical": "falls", "descent point": "falls", "saddle": "saddle"}
 
