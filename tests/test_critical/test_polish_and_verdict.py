@@ -143,17 +143,21 @@ def test_points_that_are_not_critical_or_escape():
 
 
 def test_a_zero_neuron_is_judged_by_its_slope_in_every_direction():
-    """The second teacher neuron pulls a zero neuron of amplitude 1 out; one of amplitude −1 has nowhere to go."""
+    """Beside the best single neuron for two teachers, one of amplitude 1 leaves; of one of amplitude −1 nothing is proved."""
     loss = rj.problems.orthonormal_teacher(2)
-    net = rj.ShallowReLU(jnp.array([[1.0, 0.0], [0.0, 0.0]]), jnp.ones(2), train=("weights",))
-    assert words(rj.classify(loss, net).status) == "descent point"
-    assert words(rj.classify(loss, rj.ShallowReLU(net.weights, net.amplitudes)).status) == "descent point"
-    assert words(rj.classify(loss, rj.ShallowReLU(net.weights, jnp.array([1.0, 0.0]))).status) == "saddle"
-    nowhere = rj.ShallowReLU(jnp.zeros((2, 2)), -jnp.ones(2), train=("weights",))
-    assert words(rj.classify(loss, nowhere).status) == "minimum"
-    # here the other neurons pull both ways, and nothing is proved
-    net = rj.ShallowReLU(net.weights, jnp.array([1.0, -1.0]), train=("weights",))
-    assert words(rj.classify(loss, net).status) == "undecided"
+    # along (1, 1), of the length that `parallel_saddle` shares among two
+    best = np.sum(np.asarray(parallel_saddle(2)[1].weights), axis=0)
+
+    def kind(amplitude, train=("weights",), weights=(best, np.zeros(2)), first=1.0):
+        return words(rj.classify(loss, rj.ShallowReLU(np.array(weights), np.array([first, amplitude]), train=train)).status)
+
+    assert kind(1.0) == "descent point"
+    assert kind(1.0, rj.network.TRAINABLE) == "descent point"
+    assert kind(0.0, rj.network.TRAINABLE) == "saddle"
+    assert kind(-1.0) == "undecided"
+    # where all pull the other way there is nowhere to go
+    assert kind(-1.0, weights=np.zeros((2, 2)), first=-1.0) == "minimum"
+    assert kind(-1.0, weights=(1e-17 * best, -1e-17 * best), first=-1.0) == "minimum"
 
 
 def test_single_precision_is_refused_with_the_line_that_helps():

@@ -35,8 +35,8 @@ def check(numbers):
 
 
 def test_verdicts_of_random_points_are_those_of_enumeration_and_descent():
-    met = check(range(240))
-    assert min(met[word] for word in GROUPS) >= 5
+    met = check(range(168))
+    assert min(met[word] for word in GROUPS) >= 3
 
 
 @pytest.mark.slow
