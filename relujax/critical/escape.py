@@ -46,7 +46,7 @@ def is_separated(loss: EmpiricalLoss, net: ShallowReLU) -> bool:
 def never_attained(loss: EmpiricalLoss) -> Float[np.ndarray, " n"] | None:
     """The side, ±1, towards which the criterion of every datum falls for ever, 0 where it is flat; None where one is attained."""
     targets, criterion = jnp.asarray(loss.targets), loss.criterion
-    start = np.zeros(len(loss.targets))
+    start = jnp.zeros(len(loss.targets))
     slopes, bends = (np.asarray(derivative(start, targets)) for derivative in (criterion.slope, criterion.curvature))
     sides = -np.sign(slopes)
     steps = np.abs(slopes) / np.where(bends > 0, bends, 1.0)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from ..hessian import eigenvalues
 from ..loss import AbstractLoss, PopulationLoss
-from ..network import ShallowReLU, number_of_parameters
+from ..network import ShallowReLU, hidden_vectors, number_of_parameters
 from .piece import ZERO, lengths
 
 _STARTS, _STEPS = 32, 60
@@ -68,8 +68,7 @@ def units_of(net: ShallowReLU) -> Float[np.ndarray, " p"]:
     """The units in which every neuron that moves as a whole has an amplitude as large as its hidden vector."""
     if "amplitudes" not in net.trained or len(net.trained) == 1:
         return np.ones(number_of_parameters(net))
-    weights, amplitudes, biases = (None if x is None else np.asarray(x) for x in _arrays(net))
-    hidden = lengths(weights if biases is None else np.concatenate([weights, biases[:, None]], axis=1))
+    hidden, amplitudes = lengths(np.asarray(hidden_vectors(net))), np.asarray(net.amplitudes)
     both = (hidden > 0) & (amplitudes != 0)
     ratio = np.where(both, np.sqrt(hidden) / np.sqrt(np.where(both, np.abs(amplitudes), 1.0)), 1.0)
     parts = {"weights": np.repeat(ratio, net.dim), "biases": ratio, "amplitudes": 1 / ratio}
@@ -79,8 +78,7 @@ def units_of(net: ShallowReLU) -> Float[np.ndarray, " p"]:
 def explained_nullity(net: ShallowReLU, present: Bool[np.ndarray, " m"]) -> int:
     """Null directions of a smooth loss that rescaling and parallel neurons account for."""
     rescaling = int(np.sum(present)) if "amplitudes" in net.trained and len(net.trained) > 1 else 0
-    weights, _, biases = (None if x is None else np.asarray(x) for x in _arrays(net))
-    vectors = (weights if biases is None else np.concatenate([weights, biases[:, None]], axis=1))[present]
+    vectors = np.asarray(hidden_vectors(net))[present]
     sizes = lengths(vectors)
     units = (vectors / np.where(sizes > 0, sizes, 1.0)[:, None])[sizes > 0]
     apart = np.linalg.norm(units[:, None] - units, axis=-1)
@@ -131,7 +129,3 @@ def _least_on_sphere(loss, net, vectors, coefficients):
 @eqx.filter_jit
 def _drives(loss, net, directions, vectors, coefficients):
     return loss.sum_of_neurons(net)[0].forces(directions, vectors, coefficients)
-
-
-def _arrays(net):
-    return net.weights, net.amplitudes, net.biases

@@ -148,8 +148,10 @@ def test_a_zero_neuron_is_judged_by_its_slope_in_every_direction():
     # along (1, 1), of the length that `parallel_saddle` shares among two
     best = np.sum(np.asarray(parallel_saddle(2)[1].weights), axis=0)
 
-    def kind(amplitude, train=("weights",), weights=(best, np.zeros(2)), first=1.0):
-        return words(rj.classify(loss, rj.ShallowReLU(np.array(weights), np.array([first, amplitude]), train=train)).status)
+    beside = np.array([best, np.zeros(2)])
+
+    def kind(amplitude, train=("weights",), weights=beside, first=1.0):
+        return words(rj.classify(loss, rj.ShallowReLU(weights, np.array([first, amplitude]), train=train)).status)
 
     assert kind(1.0) == "descent point"
     assert kind(1.0, rj.network.TRAINABLE) == "descent point"
@@ -157,7 +159,7 @@ def test_a_zero_neuron_is_judged_by_its_slope_in_every_direction():
     assert kind(-1.0) == "undecided"
     # where all pull the other way there is nowhere to go
     assert kind(-1.0, weights=np.zeros((2, 2)), first=-1.0) == "minimum"
-    assert kind(-1.0, weights=(1e-17 * best, -1e-17 * best), first=-1.0) == "minimum"
+    assert kind(-1.0, weights=1e-17 * np.array([best, -best]), first=-1.0) == "minimum"
 
 
 def test_single_precision_is_refused_with_the_line_that_helps():
