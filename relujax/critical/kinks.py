@@ -1,198 +1,161 @@
-"""First and second-order conditions at the kinks of an empirical loss, where a neuron's boundary passes through a datum.
+"""Whether a network is a local minimum of an empirical loss: an exact answer, at kinks and off them.
 
-With g₀ the gradient when the data on boundaries are inactive, the one-sided derivative along d is
-`g₀·d + Σ κ_ij relu(x̃_i·d_j)` over the pairs (i, j) on boundaries, `κ_ij = c'(f(x_i)) a_j / n`: a sum over neurons, in which a
-pair with κ > 0 adds a convex term and one with κ < 0 a concave one. The least of it over all directions of a neuron is not
-negative exactly if, whichever of its concave pairs are active, zero lies in the box that its convex pairs span (Clarke 1983,
-section 2.3; the box of all pairs is the Clarke set, where the data on the boundary are independent).
+With slopes `s_i = c'(f(x_i))/n` and the function `P(v) = Σ_i s_i relu(v·x̃_i)` of one hidden vector, convexity of the criterion
+gives, for networks near (a, v),
 
-Where there is no first-order descent, the loss is flat to first order along the directions that keep every pair on its boundary
-or leave a pair whose multiplier is 0 or 1 to its inactive or active side. On these the second derivative decides. Pairs whose
-residual or amplitude is 0 add nothing to first order, and change it from side to side.
+    L(a', v') − L(a, v) >= Σ_j [a'_j P(v'_j) − a_j P(v_j)],
+
+with equality to first order. So the network is a local minimum if and only if, for the parameters that move,
+
+- `P(v_j) = 0` where the amplitude moves,
+- `a_j P` does not fall from v_j in any direction, where the hidden vector moves, and
+- `P` is 0 around v_j where both move and a_j = 0: otherwise `a' P(v')` takes both signs, and the point is a saddle.
+
+P is piecewise linear, its kinks at v_j are the data on the neuron's boundary, and where `a_j P` falls is a matter of finitely
+many directions (`lines`). A point is critical when every neuron's Clarke set contains 0 (Clarke 1983, section 2.3): the box of
+the slopes with every kink between its two sides.
 """
 
-import itertools
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import lsq_linear
 
-from ..loss import EmpiricalLoss
-from ..network import ShallowReLU
-from .piece import Pieces
-
-_ENUMERATED = 10
-# multipliers this close to 0 or 1 let their pair leave the boundary
-_WEAK = 1e-7
+from .least_norm import least_norm
+from .lines import Lines, least_slope, merged
+from .piece import ROUNDING, Pieces
 
 
 class KinkConditions(NamedTuple):
-    """What holds at a point on kinks.
+    """What holds at a network, on kinks or off them.
 
-    - `pairs`: how many (datum, neuron) pairs are on a boundary where the derivative jumps.
-    - `clarke_residual`: the norm of the smallest element of the box with all pairs.
-    - `descent`: the largest residual of a neuron over the choices of concave pairs: above rounding there is a direction of
-      descent.
-    - `complete`: whether every choice was tried, and the directions below are all that are flat to first order.
-    - `tangent`: an orthonormal basis of the directions that keep pairs with multipliers inside (0, 1) on the boundary, (p, t).
-    - `sides`: columns s with `s·d >= 0` where d leaves the other pairs to the right side, (p, s).
-    - `hessian`: the second derivative on that side, (p, p), before silent pairs change it.
-    - `silent_saddle`: whether a neuron with amplitude 0 lowers the loss to second order when it moves off data on its boundary.
+    - `residual`: the norm of the smallest element of the Clarke set, over the parameters that move.
+    - `critical`: whether it is 0, with every neuron rescaled to |a| = |(w, b)|, in units of the problem.
+    - `kinks`: how many (datum, neuron) pairs of neurons that are not 0 are on a boundary where the derivative jumps.
+    - `descent`: whether there is descent of first order; `complete`: whether its absence is proved.
+    - `saddle`: whether a neuron of amplitude 0 can lower the loss to second order.
+    - `tangents`: for every neuron an orthonormal basis of the hidden directions, in units of `pieces`, that keep jumps on their
+      boundaries, (q, t).
+    - `coupled`: the neurons of amplitude 0 whose amplitude and hidden vector have a negative and a positive eigenvalue, (m,).
+    - `couplings`: the smooth part of the slope of P at every neuron, (m, q).
     """
 
-    pairs: int
-    clarke_residual: float
-    descent: float
+    residual: float
+    critical: bool
+    kinks: int
+    descent: bool
     complete: bool
-    tangent: Float[np.ndarray, "p t"]
-    sides: Float[np.ndarray, "p s"]
-    hessian: Float[np.ndarray, "p p"]
-    silent_saddle: bool
+    saddle: bool
+    tangents: list[Float[np.ndarray, "q t"]]
+    coupled: np.ndarray
+    couplings: Float[np.ndarray, "m q"]
 
 
-def kink_conditions(loss: EmpiricalLoss, net: ShallowReLU) -> KinkConditions | None:
-    """The conditions at the kinks that a network lies on; None when it lies on none.
-
-    A neuron with more than 10 concave pairs is tested with none, each one and all of them active: `descent` is then a lower
-    bound, and `complete` is False.
-    """
-    if not {"weights", "biases"} & set(net.trained):
-        return None
-    pieces = Pieces(loss, net)
-    if not pieces.on_boundary.any():
-        return None
-    active = (pieces.z > 0) & ~pieces.on_boundary
-    jumps = pieces.jumps
-    smallest = pieces.gradient(active)
-    held, sides, descent, complete = [], [], 0.0, True
-    for j in np.flatnonzero(jumps.any(axis=0)).tolist():
-        places, data = pieces.places(j), np.flatnonzero(jumps[:, j])
-        first = _first_order(smallest[places], pieces.normals[data], pieces.slopes[data] * pieces.amplitudes[j])
-        descent, complete = max(descent, first.descent), complete and first.complete
-        for unit, multiplier in zip(first.units, first.multipliers, strict=True):
-            column = np.zeros(len(smallest))
-            column[places] = unit
-            if _WEAK < multiplier < 1 - _WEAK:
-                held.append(column)
-                continue
-            sides.append(column if multiplier > 0.5 else -column)
-            along = pieces.normals[data] @ unit
-            same = np.abs(along) > (1 - 1e-9) * np.linalg.norm(pieces.normals[data], axis=1)
-            active[data[same], j] = (along[same] > 0) == (multiplier > 0.5)
-        smallest[places] = first.smallest
+def kink_conditions(pieces: Pieces, tolerance: float) -> KinkConditions:
+    """The conditions at a network; a slope within `tolerance`, in units of the problem, is 0."""
+    nothing = max(tolerance * pieces.steepness, pieces.rounding) * pieces.largest
+    m = pieces.net.width
+    hidden, outer = pieces.normals.shape[1] > 0, "amplitudes" in pieces.net.trained
+    correlations = pieces.slopes @ np.maximum(pieces.z, 0.0) if outer else np.zeros(m)
+    # in the parameters as they are, and with neurons rescaled
+    plain, judged = [correlations], [correlations * _over(pieces.reaches, pieces.sizes)]
+    kinks, descent, complete, saddle = 0, False, True, False
+    tangents, coupled, couplings = [], np.zeros(m, bool), np.zeros((m, pieces.normals.shape[1]))
+    for j in range(m if hidden else 0):
+        gain = pieces.gains[j]
+        limit = float(_over(nothing, gain))
+        lines = slope_of(pieces, j).without(limit)
+        couplings[j] = lines.linear
+        if pieces.silent[j]:
+            tangents.append(_complement(lines.units) if outer else np.eye(len(lines.linear)))
+            if outer:
+                coupled[j] = np.linalg.norm(lines.linear @ tangents[j]) > limit
+                saddle |= bool(len(lines.units) or coupled[j])
+            continue
+        sign = np.sign(pieces.amplitudes[j])
+        lines = Lines(sign * lines.linear, lines.units, sign * lines.strengths)
+        smallest = least_norm(lines.linear, lines.strengths[:, None] * lines.units)
+        scaled = lines.strengths[:, None] * lines.units * pieces.units
+        plain.append(np.abs(pieces.amplitudes[j]) * least_norm(lines.linear * pieces.units, scaled))
+        judged.append(gain * smallest)
+        kinks += len(lines.units) * (not pieces.vanished[j])
+        tangents.append(_complement(lines.units))
+        if np.linalg.norm(smallest) <= limit:
+            slope = least_slope(lines, limit)
+            descent |= slope.least < -limit
+            complete &= slope.complete
     return KinkConditions(
-        pairs=int(jumps.sum()),
-        clarke_residual=float(np.linalg.norm(smallest)),
+        residual=float(np.linalg.norm(np.concatenate(plain))),
+        critical=bool(np.linalg.norm(np.concatenate(judged)) <= nothing),
+        kinks=kinks,
         descent=descent,
-        complete=complete,
-        tangent=_complement(held, len(smallest)),
-        sides=np.array(sides).reshape(-1, len(smallest)).T,
-        hessian=pieces.hessian(active),
-        silent_saddle=_silent_saddle(pieces, active),
+        complete=complete or descent,
+        saddle=saddle,
+        tangents=tangents,
+        coupled=coupled,
+        couplings=couplings,
     )
 
 
-def curvature_along(
-    loss: EmpiricalLoss, net: ShallowReLU, conditions: KinkConditions, direction: Float[np.ndarray, " p"]
-) -> float:
-    """The one-sided second derivative along a direction that is flat to first order; infinite on the wrong side of a kink."""
-    if np.any(conditions.sides.T @ direction < -1e-9 * np.linalg.norm(direction)):
-        return np.inf
-    pieces = Pieces(loss, net)
-    silent = pieces.on_boundary & ~pieces.jumps
-    # pairs that become active: what they add to the output to first order, and to second through their amplitudes
-    steps = np.stack([direction[pieces.places(j)] for j in range(net.width)])
-    entering = np.where(silent, np.maximum(pieces.normals @ steps.T, 0.0), 0.0)
-    active = (pieces.z > 0) & ~pieces.on_boundary
-    added = entering @ pieces.amplitudes
-    change = pieces.curvatures @ (added * (2 * (pieces.jacobian(active) @ direction) + added))
-    if "amplitudes" in net.trained:
-        change += 2 * pieces.slopes @ (entering @ direction[-net.width :])
-    return float(direction @ conditions.hessian @ direction + change)
+def slope_of(pieces: Pieces, neuron: int) -> Lines:
+    """The one-sided derivative of P at the hidden vector of a neuron, over the hidden parameters that move."""
+    active, boundary = pieces.active[:, neuron], pieces.on_boundary[:, neuron]
+    return merged((pieces.slopes * active) @ pieces.normals, pieces.normals[boundary], pieces.slopes[boundary])
 
 
-class _FirstOrder(NamedTuple):
-    """For one neuron: distinct unit normals, their multipliers, the smallest element of the box, and the test of descent."""
-
-    units: np.ndarray
-    multipliers: np.ndarray
-    smallest: np.ndarray
-    descent: float
-    complete: bool
-
-
-def _first_order(base, normals, strengths):
-    """The one-sided derivative `base·d + Σ strength relu(normal·d)` of one neuron."""
-    units, net_strengths, shift, cancelled = _merged(normals, strengths)
-    base = base + shift
-    convex = net_strengths > 0
-    bending, concave = (net_strengths[which, None] * units[which] for which in (convex, ~convex))
-    choices, complete = _choices(len(concave))
-    descent = max(np.linalg.norm(_box(base + choice @ concave, bending)[0]) for choice in choices)
-    smallest, multipliers = _box(base, net_strengths[:, None] * units)
-    complete = complete and len(concave) == 0 and not cancelled
-    return _FirstOrder(units, multipliers, smallest, float(descent), complete)
+def along(
+    pieces: Pieces, conditions: KinkConditions, matrix: Float[np.ndarray, "p p"], units: Float[np.ndarray, " q"] | float = 1.0
+) -> Float[np.ndarray, "t t"]:
+    """A matrix along the directions that keep every jump on its boundary, in a basis orthonormal in those units of inputs."""
+    parts = conditions.tangents
+    if all(part.shape[0] == part.shape[1] for part in parts):
+        return matrix
+    hidden = sum(len(part) for part in parts)
+    outer = len(matrix) - hidden
+    columns = np.zeros((len(matrix), sum(part.shape[1] for part in parts) + outer))
+    start = 0
+    for j, part in enumerate(parts):
+        stop = start + part.shape[1]
+        columns[pieces.places(j), start:stop] = np.linalg.qr(part / np.broadcast_to(units, len(part))[:, None])[0]
+        start = stop
+    columns[hidden:, start:] = np.eye(outer)
+    return columns.T @ matrix @ columns
 
 
-def _merged(normals, strengths):
-    """Pairs with parallel or opposed normals as one, `κ relu(−y) = κ relu(y) − κ y`, but for those that cancel each other."""
-    lengths = np.linalg.norm(normals, axis=1)
-    units: list[np.ndarray] = []
-    merged: list[float] = []
-    shift = np.zeros(normals.shape[1])
-    for unit, strength in zip(normals / lengths[:, None], strengths * lengths, strict=True):
-        along = [float(unit @ other) for other in units]
-        place = next((i for i, c in enumerate(along) if abs(c) > 1 - 1e-12), None)
-        if place is None:
-            units.append(unit)
-            merged.append(strength)
-            continue
-        merged[place] += strength
-        if along[place] < 0:
-            shift += strength * unit
-    kept = np.abs(merged) > 1e-12 * np.sum(np.abs(strengths * lengths))
-    return np.array(units)[kept], np.array(merged)[kept], shift, not np.all(kept)
+def inertia(pieces: Pieces, conditions: KinkConditions, tolerance: float) -> tuple[int, int]:
+    """How many eigenvalues of the Hessian along the tangent directions of a critical point are negative, and how many are 0.
 
-
-def _choices(number):
-    if number <= _ENUMERATED:
-        return [np.array(choice, float) for choice in itertools.product((0, 1), repeat=number)], True
-    return [np.zeros(number), np.ones(number), *np.eye(number)], False
-
-
-def _box(base, additions):
-    """The smallest `base + t @ additions` with t between 0 and 1, and t."""
-    if len(additions) == 0:
-        return base, np.zeros(0)
-    # the active-set method is exact at bounds; where multipliers are not unique, interior ones tell more
-    unique = len(additions) <= np.linalg.matrix_rank(additions)
-    fit = lsq_linear(additions.T, -base, bounds=(0, 1), tol=1e-14, method="bvls" if unique else "trf")
-    return base + fit.x @ additions, fit.x
-
-
-def _complement(columns, p):
-    """An orthonormal basis of what is orthogonal to some vectors of length p."""
-    if not columns:
-        return np.eye(p)
-    _, sizes, right = np.linalg.svd(np.array(columns))
-    return right[np.sum(sizes > 1e-12 * sizes[0]) :].T
-
-
-def _silent_saddle(pieces, active):
-    """Whether `Φ(d) = Σ_active c' x̃·d + Σ_boundary c' relu(x̃·d)` is not 0 for some neuron with amplitude 0 and some d.
-
-    When the hidden vector moves by d and the amplitude by −t Φ(d), the loss changes by `−t Φ(d)² + O(t²)`. Tried are the data on
-    the boundary and their opposites.
+    At a critical point only neurons of amplitude 0 couple amplitude and hidden vector, each that does with one eigenvalue of
+    either sign; the rest is `JᵀCJ`. Its rank does not depend on the sizes of neurons, nor on those of data: singular values
+    are those of unit neurons at unit data, and ones below the root of `tolerance` times the largest are 0.
     """
-    if "amplitudes" not in pieces.net.trained:
-        return False
-    for j in np.flatnonzero((pieces.amplitudes == 0) & pieces.on_boundary.any(axis=0)):
-        normals, slopes = pieces.normals[pieces.on_boundary[:, j]], pieces.slopes[pieces.on_boundary[:, j]]
-        smooth = (pieces.slopes * active[:, j]) @ pieces.normals
-        longest = np.max(np.linalg.norm(normals, axis=1))
-        for direction in (*normals, *-normals):
-            change = smooth @ direction + slopes @ np.maximum(normals @ direction, 0.0)
-            if abs(change) > 1e-9 * pieces.scale * len(pieces.z) * longest * np.linalg.norm(direction):
-                return True
-    return False
+    free = sum(part.shape[1] for part in conditions.tangents)
+    columns = [
+        np.where(pieces.active[:, [j]], pieces.normals @ part, 0.0)
+        for j, part in enumerate(conditions.tangents)
+        if not pieces.silent[j]
+    ]
+    if "amplitudes" in pieces.net.trained:
+        free += pieces.net.width
+        responses = np.where(pieces.active, pieces.z * _over(1.0, pieces.sizes), 0.0)
+        columns.append(responses[:, ~conditions.coupled])
+    weights = np.sqrt(pieces.curvatures / max(float(np.max(pieces.curvatures)), np.finfo(float).tiny))
+    rows = np.concatenate(columns, axis=1) * (weights * _over(1.0, pieces.lengths))[:, None] if columns else np.zeros((1, 0))
+    values = np.linalg.svd(rows, compute_uv=False)
+    rank = int(np.sum(values > max(np.sqrt(tolerance) * np.max(values, initial=0.0), ROUNDING)))
+    negative = int(np.sum(conditions.coupled))
+    return negative, free - 2 * negative - rank
+
+
+def _complement(units):
+    """An orthonormal basis of the complement of some rows."""
+    if len(units) == 0:
+        return np.eye(units.shape[1])
+    _, sizes, right = np.linalg.svd(units)
+    return right[np.sum(sizes > 1e-9 * sizes[0]) :].T
+
+
+def _over(above, below):
+    """A quotient that is 0 where the divisor is."""
+    below = np.asarray(below, float)
+    return np.where(below > 0, above / np.where(below > 0, below, 1.0), 0.0)

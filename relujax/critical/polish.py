@@ -8,9 +8,10 @@ from jaxtyping import Array, Float, Int
 
 from .._precision import require_x64
 from .._status import Status
-from ..loss import AbstractLoss
-from ..network import RealArray, ShallowReLU, is_stacked, ravel, unravel
+from ..loss import AbstractLoss, EmpiricalLoss
+from ..network import RealArray, ShallowReLU, is_stacked, ravel, take, unravel
 from ..parallel import Progress, chunk_size, map_chunks, map_first
+from .escape import is_separated, never_attained
 
 _ITERATIONS = 60
 WAYPOINTS = (0.0, 1 / 3, 2 / 3, 1.0)
@@ -24,11 +25,14 @@ class PolishStatus(Status):
     - `BASIN_CHANGED`: a critical point was reached, but the signature of the Hessian changed on the way, so that the flow
       from the start may end elsewhere.
     - `STALLED`: the gradient norm stopped falling above the tolerance.
+    - `ESCAPING`: there is no critical point to reach: the criterion is never attained and all data are on their right side, so
+      that a longer network is better.
     """
 
     CONVERGED = 0
     BASIN_CHANGED = 1
     STALLED = 2
+    ESCAPING = 3
 
 
 class Polished(eqx.Module):
@@ -79,7 +83,12 @@ def polish(loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1e-13, p
         return _polish_chunk(loss, part, count, jnp.asarray(tolerance))
 
     chunk = chunk_size(nets.weights.shape[0])
-    return Polished(*map_chunks(run, jax.tree.map(np.asarray, nets), chunk=chunk, progress=progress))
+    ends = Polished(*map_chunks(run, jax.tree.map(np.asarray, nets), chunk=chunk, progress=progress))
+    if not isinstance(loss, EmpiricalLoss) or never_attained(loss) is None:
+        return ends
+    gone = np.array([is_separated(loss, take(ends.networks, i)) for i in range(nets.weights.shape[0])], bool)
+    status = np.where(gone, int(PolishStatus.ESCAPING), np.asarray(ends.status))
+    return Polished(ends.networks, ends.gradient_norms, ends.distances, status=status)
 
 
 @eqx.filter_jit

@@ -9,34 +9,32 @@ from jaxtyping import Array, Float, Int
 from .._precision import require_x64
 from .._status import Status
 from ..hessian import eigenvalues
-from ..loss import AbstractLoss, EmpiricalLoss, PopulationLoss
-from ..network import (
-    RealArray,
-    ShallowReLU,
-    dead_neurons,
-    hidden_vectors,
-    is_stacked,
-    number_of_parameters,
-    ravel,
-    take,
-)
-from .kinks import curvature_along, kink_conditions
+from ..loss import AbstractLoss, EmpiricalLoss
+from ..network import RealArray, ShallowReLU, hidden_vectors, is_stacked, number_of_parameters, take
+from .escape import is_escaping, recedes
+from .kinks import along, inertia, kink_conditions
+from .piece import ROUNDING, Pieces
+from .smooth import departure, explained_nullity, inertia_of, is_zero, neurons_of, places_of, units_of
 from .taylor import taylor
 
 
 class PointStatus(Status):
     """The kinds of points; printed with spaces, `PointStatus.NOT_CRITICAL.words == "not critical"`.
 
-    - `MINIMUM`: critical, no negative eigenvalue, and every null direction explained (`Verdict.nullity_explained`).
-    - `KINK_MINIMUM`: on kinks of an empirical loss, critical in Clarke's sense, without a direction of first-order descent,
-      and without a negative eigenvalue of the Hessian along the directions that are flat to first order.
-    - `SADDLE`: critical, with a negative eigenvalue, or with descent of second order across a kink of silent neurons.
-    - `DESCENT_POINT`: on kinks of an empirical loss, with a direction of first-order descent that the almost-everywhere
-      gradient does not show.
+    - `MINIMUM`: of an empirical loss, a local minimum (`critical.kinks` says why that is decided exactly). Of another loss,
+      critical, no negative eigenvalue, and every null direction explained (`Verdict.nullity_explained`); or of loss zero.
+    - `KINK_MINIMUM`: a local minimum of an empirical loss at which some neuron that is not 0 has a datum on its boundary where
+      the slope jumps.
+    - `SADDLE`: critical, without descent of first order, and with descent of second order: a negative eigenvalue, or a neuron
+      of amplitude 0 that lowers the loss when it turns on, possibly across a kink only.
+    - `DESCENT_POINT`: on kinks of an empirical loss, or with a neuron that is 0, with a direction of first-order descent that
+      the almost-everywhere gradient does not show.
     - `DEGENERATE`: critical, no negative eigenvalue, with null directions that nothing explains.
     - `NOT_CRITICAL`: the gradient norm is above the tolerance.
-    - `ESCAPING`: not critical, far from the origin and moving away from it while the loss is flat.
-    - `UNDECIDED`: the Hessian does not exist or is not finite, or on kinks the conditions that were tested do not settle it.
+    - `ESCAPING`: on the way to infinity: under a criterion that is never attained, as the logistic one, all data are on their
+      right side, or some move there for ever while none leaves it; under another one, far from the origin and moving away
+      from it while the loss is flat.
+    - `UNDECIDED`: something is not finite, or the conditions that were tested do not settle it.
     """
 
     MINIMUM = 0
@@ -53,10 +51,13 @@ class Verdict(eqx.Module):
     """The kind of a point, and what it was judged by; every field has the leading axis of the networks.
 
     - `status`: a `PointStatus`, of a stack an array of them; `words` says them.
-    - `index`, `nullity`: eigenvalues below `−null_tolerance λ_max`, and within it.
-    - `nullity_explained`: null directions that rescaling, dead neurons and parallel neurons account for.
+    - `index`, `nullity`: eigenvalues below `−null_tolerance λ_max`, and within it, where every neuron that moves as a whole is
+      rescaled to `|a| = |(w, b)|`: they do not depend on how neurons are scaled.
+    - `nullity_explained`: null directions that rescaling, dead neurons and parallel neurons account for; of an empirical loss,
+      all.
     - `min_eigenvalue`, `max_eigenvalue`, and all `eigenvalues`, ascending. On kinks they are those of the Hessian along the
-      directions that stay on them, or leave them without first-order change, filled up with NaN.
+      directions that keep data where the slope jumps on their boundaries, and for a neuron of a population loss that is 0
+      along those of the others, filled up with NaN. A datum on a boundary without a jump is inactive.
     - `gradient_norm` (on kinks that of the smallest element of Clarke's set), `loss`, and `dead`, the number of
       neurons that never fire.
     """
@@ -83,16 +84,20 @@ def classify(loss: AbstractLoss, nets: ShallowReLU, *, gradient_tolerance: float
 
     **Arguments:**
 
-    - `gradient_tolerance`: a point with a larger gradient norm is not critical.
+    - `gradient_tolerance`: a point with a larger gradient norm is not critical; in units of the gradient that residuals as large
+      as the targets would make at the largest neuron, neurons rescaled to `|a| = |(w, b)|` where both move.
     - `null_tolerance`: eigenvalues within this times the largest count as zero.
 
-    The judgement is on eigenvalues of the dense Hessian over the trained parameters. Three things make a critical point with
-    null directions a minimum all the same: they are explained, one by one, by positive rescaling (when both layers move),
-    dead neurons and parallel neurons; or the loss is zero to rounding, and it is never negative; or the loss is empirical
-    and convex in the products `a_j (w_j, b_j)` on the linear piece that the point lies inside.
+    Of an empirical loss with a convex criterion the verdict is exact (`critical.kinks`): slopes of one piecewise linear function
+    of a hidden vector decide, at kinks and off them. What is 0 there is so to 1e-9 of its own size: pre-activations beside
+    |(w, b)| |(x, 1)|, amplitudes and hidden vectors by the neuron's share of the outputs. The Hessian is the almost-everywhere
+    one, and does not decide.
 
-    Of an empirical loss the Hessian is the almost-everywhere one. On kinks the verdict takes one-sided derivatives as well
-    (`critical.kinks`).
+    Of another loss the judgement is on eigenvalues of the dense Hessian over the trained parameters. Two things make a critical
+    point with null directions a minimum all the same: they are explained, one by one, by positive rescaling (when both layers
+    move) and parallel neurons; or the loss is zero to rounding, and it is never negative, and nothing else is asked. A
+    population loss has no Hessian where a neuron is 0: the slope in every direction of that neuron decides, and no descent is
+    a minimum only where nothing pulls it out and all neurons are 0.
 
     **Raises:** `ValueError` in single precision.
 
@@ -114,105 +119,107 @@ def classify(loss: AbstractLoss, nets: ShallowReLU, *, gradient_tolerance: float
 
 
 def _classify_one(loss, net, gradient_tolerance, null_tolerance):
-    value, gradient, hessian = taylor(loss, net)
-    matrix, norm = np.asarray(hessian), float(jnp.linalg.norm(gradient))
-    finite = all(np.all(np.isfinite(array)) for array in (matrix, norm, *jax.tree.leaves(net)))
-    kinks = kink_conditions(loss, net) if isinstance(loss, EmpiricalLoss) and finite else None
-    if kinks is not None:
-        matrix, norm = kinks.tangent.T @ kinks.hessian @ kinks.tangent, kinks.clarke_residual
-    values = np.asarray(eigenvalues(matrix)) if finite else np.full(len(matrix), np.nan)
-    largest = np.max(np.abs(values), initial=0.0)
-    index = int(np.sum(values < -null_tolerance * largest))
-    nullity = int(np.sum(np.abs(values) <= null_tolerance * largest))
-    # on kinks, too, the loss is convex in the products a_j (w_j, b_j) along directions that stay on them
-    convex = not finite or (kinks is not None and kinks.pairs > 0)
-    explained = nullity if convex else min(_explained_nullity(loss, net), nullity)
-    status = _status(loss, net, float(value), norm, values, index, nullity - explained, gradient_tolerance)
-    if kinks is not None and status in (PointStatus.MINIMUM, PointStatus.SADDLE, PointStatus.DEGENERATE):
-        status = _status_at_kinks(status, loss, net, kinks, gradient_tolerance, null_tolerance * largest)
+    if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(net)):
+        return _undecided(net)
+    with np.errstate(over="ignore", invalid="ignore"):
+        judge = _judge_sampled if isinstance(loss, EmpiricalLoss) else _judge_smooth
+        return judge(loss, net, gradient_tolerance, null_tolerance)
+
+
+def _judge_sampled(loss, net, gradient_tolerance, null_tolerance):
+    pieces = Pieces(loss, net)
+    if not (np.isfinite(pieces.value) and all(np.all(np.isfinite(x)) for x in (pieces.slopes, pieces.curvatures))):
+        return _undecided(net, value=pieces.value)
+    conditions = kink_conditions(pieces, gradient_tolerance)
+    matrix = pieces.hessian(pieces.active, conditions.couplings)
+    if not np.all(np.isfinite(matrix)):
+        return _undecided(net, value=pieces.value)
+    if conditions.critical:
+        index, nullity = inertia(pieces, conditions, null_tolerance)
+    else:
+        scales = pieces.scales()
+        scaled = along(pieces, conditions, scales[:, None] * matrix * scales)
+        index, nullity = inertia_of(scaled, null_tolerance, ROUNDING * pieces.steepness)
+    status = _status(loss, net, pieces, conditions)
+    dead = int(np.sum(~np.any(pieces.active, axis=0)))
+    matrix = along(pieces, conditions, matrix, pieces.units)
+    return _verdict(net, status, (index, nullity, nullity), matrix, conditions.residual, pieces.value, dead)
+
+
+def _status(loss, net, pieces, conditions):
+    if not conditions.critical:
+        return PointStatus.ESCAPING if is_escaping(loss, net) else PointStatus.NOT_CRITICAL
+    if recedes(loss, pieces):
+        return PointStatus.ESCAPING
+    if conditions.descent:
+        return PointStatus.DESCENT_POINT
+    if conditions.saddle:
+        return PointStatus.SADDLE
+    if not conditions.complete or np.any(pieces.curvatures < 0):
+        return PointStatus.UNDECIDED
+    return PointStatus.KINK_MINIMUM if conditions.kinks else PointStatus.MINIMUM
+
+
+def _judge_smooth(loss, net, gradient_tolerance, null_tolerance):
+    value, gradient, matrix = (np.asarray(part) for part in taylor(loss, net))
+    if not (np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(matrix))):
+        return _undecided(net, value=value)
+    neurons = neurons_of(loss, net)
+    there = ~places_of(net, neurons.vanished)
+    norm, matrix = float(np.linalg.norm(gradient[there])), matrix[np.ix_(there, there)]
+    units = units_of(net)[there]
+    index, nullity = inertia_of(units[:, None] * matrix * units, null_tolerance)
+    explained = min(explained_nullity(net, ~neurons.vanished), nullity)
+    if is_zero(loss, net, float(value)):
+        # what is not convex there is the rounding of a residual that is 0
+        status, index, nullity = PointStatus.MINIMUM, 0, index + nullity
+    elif norm > gradient_tolerance * neurons.largest * neurons.gain:
+        status = PointStatus.ESCAPING if is_escaping(loss, net) else PointStatus.NOT_CRITICAL
+    elif np.any(neurons.vanished):
+        status = _status_at_zero(loss, net, neurons, index, gradient_tolerance * neurons.largest)
+    elif index > 0:
+        status = PointStatus.SADDLE
+    else:
+        status = PointStatus.MINIMUM if explained == nullity else PointStatus.DEGENERATE
+    return _verdict(net, status, (index, nullity, explained), matrix, norm, value, count_dead(loss, net))
+
+
+def _status_at_zero(loss, net, neurons, index, nothing):
+    """The status of a critical point of a population loss, some neurons of which are 0, where the loss is not 0."""
+    slope = departure(loss, net, neurons)
+    if slope.least < -nothing:
+        return PointStatus.DESCENT_POINT
+    # a residual that is not 0 correlates with a neuron somewhere, and amplitude and hidden vector then lower it together
+    if index > 0 or np.any(neurons.vanished & neurons.silent & ("amplitudes" in net.trained)):
+        return PointStatus.SADDLE
+    return PointStatus.MINIMUM if slope.none_below and np.all(neurons.vanished) else PointStatus.UNDECIDED
+
+
+def count_dead(loss: AbstractLoss, net: ShallowReLU) -> int:
+    """Neurons that never fire: on no datum, or 0."""
+    if isinstance(loss, EmpiricalLoss):
+        return int(np.sum(~np.any(Pieces(loss, net).active, axis=0)))
+    return int(np.sum(neurons_of(loss, net).vanished | np.all(np.asarray(hidden_vectors(net)) == 0, axis=-1)))
+
+
+def _undecided(net, value=np.nan):
+    p = number_of_parameters(net)
+    nothing = np.full((p, p), np.nan)
+    return _verdict(net, PointStatus.UNDECIDED, (0, 0, 0), nothing, np.nan, value, 0)
+
+
+def _verdict(net, status, counts, matrix, norm, value, dead):
+    values = np.asarray(eigenvalues(matrix)) if np.all(np.isfinite(matrix)) else np.full(len(matrix), np.nan)
     padding = np.full(number_of_parameters(net) - len(values), np.nan)
     return Verdict(
         status=status,
-        index=np.asarray(index),
-        nullity=np.asarray(nullity),
-        nullity_explained=np.asarray(explained),
+        index=np.asarray(counts[0]),
+        nullity=np.asarray(counts[1]),
+        nullity_explained=np.asarray(counts[2]),
         min_eigenvalue=np.asarray(values[0] if len(values) else np.nan),
         max_eigenvalue=np.asarray(values[-1] if len(values) else np.nan),
         eigenvalues=np.concatenate([values, padding]),
         gradient_norm=np.asarray(norm),
         loss=np.asarray(value),
-        dead=np.asarray(count_dead(loss, net)),
+        dead=np.asarray(dead),
     )
-
-
-def _status_at_kinks(status, loss, net, kinks, gradient_tolerance, threshold):
-    if kinks.descent > gradient_tolerance:
-        return PointStatus.DESCENT_POINT
-    if kinks.silent_saddle or (status == PointStatus.SADDLE and _falls_off(loss, net, kinks, threshold)):
-        return PointStatus.SADDLE
-    if status == PointStatus.SADDLE or not kinks.complete:
-        return PointStatus.UNDECIDED
-    return PointStatus.KINK_MINIMUM if status == PointStatus.MINIMUM and kinks.pairs else status
-
-
-def _falls_off(loss, net, kinks, threshold):
-    """Whether the loss falls to second order along an eigenvector of a negative eigenvalue or its opposite."""
-    values, vectors = np.linalg.eigh(kinks.tangent.T @ kinks.hessian @ kinks.tangent)
-    directions = (kinks.tangent @ vectors[:, values < -threshold]).T
-    return any(curvature_along(loss, net, kinks, side * v) < -threshold for v in directions for side in (1, -1))
-
-
-def _status(loss, net, value, norm, values, index, unexplained, tolerance):
-    if not (np.isfinite(value) and np.isfinite(norm) and np.all(np.isfinite(values))):
-        return PointStatus.UNDECIDED
-    if isinstance(loss, PopulationLoss) and bool(loss.has_zero_neuron(net)):
-        return PointStatus.UNDECIDED
-    if norm > tolerance:
-        return PointStatus.ESCAPING if is_escaping(loss, net) else PointStatus.NOT_CRITICAL
-    if index > 0:
-        return PointStatus.SADDLE
-    nothing = jax.tree.map(jnp.zeros_like, net)
-    if unexplained == 0 or value <= 1e-14 * float(loss(nothing)):
-        return PointStatus.MINIMUM
-    return PointStatus.DEGENERATE
-
-
-def is_escaping(loss: AbstractLoss, net: ShallowReLU) -> bool:
-    """Whether the flow carries a network to infinity: far out, moving outwards, at a loss that is nearly flat.
-
-    That is a norm above 1000 √m, a velocity within 60° of the outward direction, and a loss that changes by less than a
-    tenth, to first order, while the network doubles.
-    """
-    value, gradient = (np.asarray(x) for x in _value_gradient(loss, net))
-    state = np.asarray(ravel(net))
-    size, norm = np.linalg.norm(state), np.linalg.norm(gradient)
-    return bool(size > 1e3 * np.sqrt(net.width) and -gradient @ state > 0.5 * norm * size and norm * size < 0.1 * value)
-
-
-def count_dead(loss: AbstractLoss, net: ShallowReLU) -> int:
-    """Neurons that never fire: on no datum, or exactly 0."""
-    if isinstance(loss, EmpiricalLoss):
-        return int(np.sum(dead_neurons(net, loss.inputs)))
-    return int(np.sum(np.all(np.asarray(hidden_vectors(net)) == 0, axis=-1)))
-
-
-@eqx.filter_jit
-def _value_gradient(loss, net):
-    return loss(net), ravel(loss.gradient(net))
-
-
-def _explained_nullity(loss, net):
-    if isinstance(loss, EmpiricalLoss):
-        # inside a linear piece the loss is convex in the products a_j (w_j, b_j), unless some a_j = 0 couples to its C_j
-        jacobian = np.asarray(loss.jacobian(net))
-        return number_of_parameters(net) - int(np.linalg.matrix_rank(jacobian))
-    rescaling = net.width if "amplitudes" in net.trained and len(net.trained) > 1 else 0
-    return rescaling + _parallel_neurons(np.asarray(hidden_vectors(net)))
-
-
-def _parallel_neurons(vectors):
-    """Neurons that point in the direction of an earlier one: the two can exchange weight and the function stays the same."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    units = (vectors / np.where(norms > 0, norms, 1.0))[norms[:, 0] > 0]
-    apart = np.linalg.norm(units[:, None] - units, axis=-1)
-    return int(np.sum(np.any(np.tril(apart < 1e-12, -1), axis=1)))

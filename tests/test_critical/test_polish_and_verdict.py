@@ -142,10 +142,24 @@ def test_points_that_are_not_critical_or_escape():
     assert words(rj.classify(rj.EmpiricalLoss(jnp.array([[1.0]]), jnp.array([1e12])), far).status) == "escaping"
 
 
-def test_a_zero_neuron_leaves_the_verdict_open():
+def test_a_zero_neuron_is_judged_by_its_slope_in_every_direction():
+    """Beside the best single neuron for two teachers, one of amplitude 1 leaves; of one of amplitude −1 nothing is proved."""
     loss = rj.problems.orthonormal_teacher(2)
-    net = rj.ShallowReLU(jnp.array([[1.0, 0.0], [0.0, 0.0]]), jnp.ones(2), train=("weights",))
-    assert words(rj.classify(loss, net).status) == "undecided"
+    # along (1, 1), of the length that `parallel_saddle` shares among two
+    best = np.sum(np.asarray(parallel_saddle(2)[1].weights), axis=0)
+
+    beside = np.array([best, np.zeros(2)])
+
+    def kind(amplitude, train=("weights",), weights=beside, first=1.0):
+        return words(rj.classify(loss, rj.ShallowReLU(weights, np.array([first, amplitude]), train=train)).status)
+
+    assert kind(1.0) == "descent point"
+    assert kind(1.0, rj.network.TRAINABLE) == "descent point"
+    assert kind(0.0, rj.network.TRAINABLE) == "saddle"
+    assert kind(-1.0) == "undecided"
+    # where all pull the other way there is nowhere to go
+    assert kind(-1.0, weights=np.zeros((2, 2)), first=-1.0) == "minimum"
+    assert kind(-1.0, weights=1e-17 * np.array([best, -best]), first=-1.0) == "minimum"
 
 
 def test_single_precision_is_refused_with_the_line_that_helps():
