@@ -156,6 +156,7 @@ class Reference:
         # neurons that are multiples of one another are carried as one: original neuron j is factor[j] times row group[j]
         self.group, self.factor = np.arange(self.m), np.ones(self.m)
         self.time, self.events, self.slides, self.notes = 0.0, 0, 0, set()
+        self.left_origin = np.zeros(self.m, bool)
         self.random = np.random.default_rng(0)
         self.length = None
 
@@ -174,6 +175,7 @@ class Reference:
     def field(self):
         data, side, m, q = self.data, self.side, self.m, self.q
         up, down = (side > 0) * 1.0, (side < 0) * 1.0
+        live = np.any(self.v != 0, axis=1) | self.left_origin
         holds = [(j, self.projector(j)) for j in range(m) if self.sliding(j).size]
 
         def velocity(_, u):
@@ -181,7 +183,7 @@ class Reference:
             z = v @ data.units.T
             rho = drive(self.problem, (a @ (z * up)) @ data.plus + (a @ (z * down)) @ data.minus)
             phi = up * (data.plus @ rho) + down * (data.minus @ rho)
-            dv = a[:, None] * (phi @ data.moved)
+            dv = (a * live)[:, None] * (phi @ data.moved)
             for j, p in holds:
                 dv[j] = p @ dv[j]
             da = np.sum(phi * z, axis=1) if self.amplitudes_move else np.zeros(m)
@@ -250,8 +252,13 @@ class Reference:
             if event is None:
                 break
             self.happen(*event)
+            if idle > 2 and event[2] == "cross":
+                self.rest_by_rounding(*event[:2])
             self.events += 1
             idle = idle + 1 if self.time - before <= 1e-14 * self.time else 0
+            if idle > 8 and self.hardly_moves():
+                self.notes.add("ends by rounding")
+                break
             if self.events > 400 or idle > 12 + 4 * self.m:
                 raise Unresolved(f"{self.events} events, {idle} without progress")
             self.merge()
@@ -342,7 +349,7 @@ class Reference:
                 found += self.exits(dense, begin, times, j, v, a)
                 turned = np.flatnonzero(np.sign(a[:, j]) != np.sign(start[self.m * self.q + j]))
                 if turned.size:
-                    found.append(self.locate(lambda t, j=j: dense(t)[self.m * self.q + j], begin, times, turned[0], 1.0, j, None, "turn"))
+                    found.append(self.locate(lambda t, j=j: dense(t)[self.m * self.q + j], begin, times, turned[0], j, None, "turn"))
         return found
 
     def crossings(self, dense, begin, times, start, v):
@@ -386,21 +393,21 @@ class Reference:
         """Whether a class may move a neuron."""
         data = self.data
         active = ((self.side > 0) & np.any(data.plus, axis=1)) | ((self.side < 0) & np.any(data.minus, axis=1))
-        return active | (self.side == 0)
+        return (active | (self.side == 0)) & (np.any(self.v != 0, axis=1) | self.left_origin)[:, None]
 
     def multipliers(self, j, v, a):
         """What sliding classes add to the force, and the ends N, P of its range."""
         p, n = self.forces(v, a, self.side)
         k = self.sliding(j)
         gram = self.data.gram
-        if np.linalg.cond(gram[np.ix_(k, k)]) > 1e10:
-            raise Unresolved("slides on dependent boundaries")
         phi = np.where(self.side[j] > 0, p, 0) + np.where(self.side[j] < 0, n, 0)
         held = -np.linalg.solve(gram[np.ix_(k, k)], (phi @ gram[:, k])[..., None])[..., 0]
         return held, n[..., k], p[..., k]
 
     def exits(self, dense, begin, times, j, v, a):
         k = self.sliding(j)
+        if self.is_dependent(k):
+            return self.leaves(dense, begin, times, j, v, a)
         held, n, p = self.multipliers(j, v, a)
         way = -np.sign(self.a[j])
         found = []
@@ -414,10 +421,44 @@ class Reference:
                         held, n, p = self.multipliers(j, *self.unpack(dense(t)))
                         return way * ((held - n) if bound < 0 else (p - held))[c]
 
-                    found.append(self.locate(at, begin, times, beyond[0], 1.0, j, k[c], "minus" if bound < 0 else "plus"))
+                    found.append(self.locate(at, begin, times, beyond[0], j, k[c], "minus" if bound < 0 else "plus"))
         return found
 
-    def locate(self, function, begin, times, i, _, j, c, kind):
+    def is_dependent(self, k):
+        return np.linalg.matrix_rank(self.data.moved[k], tol=1e-10) < k.size
+
+    def rays(self, k):
+        """The rays of the arrangement of the boundaries `k`, in the span of their normals: unit vectors, rows."""
+        _, singular, basis = np.linalg.svd(self.data.moved[k], full_matrices=False)
+        basis = basis[singular > 1e-10 * singular[0]]
+        if len(basis) == 1:
+            return np.concatenate([basis, -basis])
+        found = []
+        for few in itertools.combinations(k, len(basis) - 1):
+            _, singular, right = np.linalg.svd(self.data.moved[list(few)] @ basis.T)
+            if singular[-1] > 1e-10:
+                found += [right[-1] @ basis, -right[-1] @ basis]
+        return np.array(found)
+
+    def steepness(self, j, k, rays, v, a):
+        """The least slope, over the rays, of what a neuron at rest on the boundaries `k` descends."""
+        p, n = self.forces(v, a, self.side)
+        rest = np.where(self.side[j] > 0, p, 0) + np.where(self.side[j] < 0, n, 0)
+        along = rays @ self.data.units[k].T
+        gain = (rest @ self.data.moved) @ rays.T + p[..., k] @ np.maximum(along, 0).T - n[..., k] @ np.maximum(-along, 0).T
+        scale = (np.abs(rest) @ np.abs(self.data.moved)).sum(-1) + np.abs(p[..., k]).sum(-1) + np.abs(n[..., k]).sum(-1)
+        return np.min(-np.sign(a[..., j])[..., None] * gain, axis=-1), scale
+
+    def leaves(self, dense, begin, times, j, v, a):
+        k = self.sliding(j)
+        rays = self.rays(k)
+        slope, scale = self.steepness(j, k, rays, v, a)
+        beyond = np.flatnonzero(slope < -1e-7 * scale - np.max(self.data.noise))
+        if not beyond.size:
+            return []
+        return [self.locate(lambda t: self.steepness(j, k, rays, *self.unpack(dense(t)))[0], begin, times, beyond[0], j, None, "leave")]
+
+    def locate(self, function, begin, times, i, j, c, kind):
         low = begin if i == 0 else times[i - 1]
         left, right = function(low), function(times[i])
         if np.sign(left) == np.sign(right) or left == 0:
@@ -433,12 +474,19 @@ class Reference:
             k = self.sliding(j)
             self.side[j, k] = self.data.quiet[k]
             return
+        if kind == "leave":
+            self.leave(j)
+            return
         if kind != "cross":
             self.side[j, c] = 1 if kind == "plus" else -1
             return
         data, k = self.data, self.sliding(j)
         touching = np.append(k, c)
         incoming = self.force(j)
+        if np.linalg.norm(incoming) <= 100 * abs(self.a[j]) * np.max(data.noise):
+            self.notes.add("rests by rounding")
+            self.side[j, c] = 0
+            return
         v = self.v[j].copy()
         shift, *_ = np.linalg.lstsq(data.gram[np.ix_(touching, touching)], data.units[touching] @ v, rcond=1e-10)
         v = v - shift @ data.moved[touching]
@@ -447,9 +495,10 @@ class Reference:
         near[touching] = True
         if np.linalg.norm(v) <= TOUCHES * size:
             self.notes.add("origin")
+            self.left_origin[j] = True
             v = np.zeros_like(v)
         self.v[j] = v
-        if np.sum(near) == touching.size and self.decide(j, c, k):
+        if np.sum(near) == touching.size and not self.is_dependent(touching) and self.decide(j, c, k):
             pass
         else:
             self.side[j] = old
@@ -489,39 +538,85 @@ class Reference:
         base = a * ((rest @ data.moved) + n[held] @ data.moved[held])
         columns = (a * (p - n)[held])[:, None] * data.moved[held]
         best, least = None, np.inf
-        slack = 1e-13 * (np.linalg.norm(base) + np.linalg.norm(columns))
+        scale = np.linalg.norm(base) + np.linalg.norm(columns)
         for pattern in sorted(itertools.product((0, 1, 2), repeat=held.size), key=lambda x: x.count(2)):
             pattern = np.array(pattern, int)
             s, free = (pattern == 1) * 1.0, pattern == 2
             if np.any(free):
                 s[free], *_ = np.linalg.lstsq(columns[free].T, -(base + s @ columns), rcond=None)
-                if np.any(s < -1e-10) or np.any(s > 1 + 1e-10):
-                    continue
-            norm = np.linalg.norm(base + s @ columns)
-            if norm < least * (1 - 1e-10) - slack or best is None:
-                best, least = (s, pattern), norm
-        s, pattern = best
+            velocity = base + s @ columns
+            rate = data.units[held] @ velocity
+            off = np.select([pattern == 0, pattern == 1], [rate, -rate], np.maximum(-s, s - 1) * np.linalg.norm(columns, axis=1))
+            fault = max(np.max(off, initial=0.0), np.max(np.abs(rate[free]), initial=0.0))
+            if best is None or fault < least - 1e-14 * scale:
+                best, least = (pattern, velocity), fault
+        pattern, velocity = best
         self.side[j, held] = np.select([pattern == 2, pattern == 1], [0, 1], -1)
-        return base + s @ columns
+        return velocity
+
+    def hardly_moves(self):
+        u = self.pack()
+        left = self.allowed(u) / self.tolerance
+        return np.max(np.abs(self.field()(0.0, u)) / left) * (self.problem.end_time - self.time) < 1e-6
+
+    def rest_by_rounding(self, j, c):
+        """A boundary that is met again and again without progress: nothing but rounding drives the neuron to it."""
+        p, n = self.forces(self.v, self.a, self.side)
+        self.notes.add("rests by rounding")
+        self.side[j, c] = 0 if self.attracting(j, np.array([c]), p, n)[0] else -self.side[j, c]
+
+    def leave(self, j):
+        """Off boundaries on which a neuron could rest, along the rays that have come to lead down."""
+        k = self.sliding(j)
+        rays = self.rays(k)
+        down = np.array([self.steepness(j, k, rays[i : i + 1], self.v, self.a)[0] for i in range(len(rays))])
+        p, n = self.forces(self.v, self.a, self.side)
+        rest = np.where(self.side[j] > 0, p, 0) + np.where(self.side[j] < 0, n, 0)
+        ends = {tuple(self.one_descent(j, k, rest, p, n, ray=ray)) for ray in rays[down < 0.5 * np.min(down)]}
+        if len(ends) != 1:
+            raise Unresolved("descent may leave several ways")
+        self.side[j, k] = ends.pop()
 
     def decide_by_descent(self, j, touching, incoming):
         """Descent with frozen forces, in steps of one, from far along the way in; from the point itself at a start."""
         p, n = self.forces(self.v, self.a, self.side)
         rest = np.where(self.side[j] > 0, p, 0) + np.where(self.side[j] < 0, n, 0)
         rest[touching] = 0
+        if self.a[j] == 0 and self.amplitudes_move:
+            # the sign it is about to have
+            self.a[j] = rest @ (self.data.units @ self.v[j])
+            if self.a[j] == 0:
+                self.side[j, touching] = self.data.quiet[touching]
+                return
+            self.decide_by_descent(j, touching, incoming)
+            self.a[j] = 0.0
+            return
         self.notes.add("descent decides")
         starts = [None] if incoming is None else range(5)
         ends = {tuple(self.one_descent(j, touching, rest, p, n, incoming)) for _ in starts}
-        if len(ends) > 1:
+        if len(ends) > 1 and len({tuple(self.side_velocity(j, touching, end, rest, p, n)) for end in ends}) > 1:
             raise Unresolved("descent has no limit")
-        self.side[j, touching] = ends.pop()
+        self.side[j, touching] = max(ends, key=lambda end: end.count(0))
         held = touching[self.side[j, touching] == 0]
         if held.size:
-            if not np.all(self.attracting(j, held, p, n)):
+            if self.is_dependent(held):
+                self.notes.add("rests on dependent boundaries")
+            elif not np.all(self.attracting(j, held, p, n)):
                 raise Unresolved("descent stays where it is repelled")
-            self.least_norm(j, held, p, n)
+            else:
+                self.least_norm(j, held, p, n)
 
-    def one_descent(self, j, touching, rest, p, n, incoming, away=300, after=3000):
+    def side_velocity(self, j, touching, end, rest, p, n):
+        end, moved = np.array(end), self.data.moved
+        phi = rest.copy()
+        phi[touching] = np.select([end > 0, end < 0], [p[touching], n[touching]], 0)
+        force, held = phi @ moved, moved[touching[end == 0]]
+        scale = np.linalg.norm(np.concatenate([p, n])) or 1.0
+        if len(held):
+            force = force - np.linalg.pinv(held, rcond=1e-10) @ (held @ force)
+        return np.round(force / scale, 9) + 0.0
+
+    def one_descent(self, j, touching, rest, p, n, incoming=None, ray=None, away=300, after=3000):
         data, a = self.data, self.a[j]
         units, moved = data.units[touching], data.moved[touching]
         gram, base = a * (units @ moved.T), a * (units @ (rest @ data.moved))
@@ -531,12 +626,16 @@ class Reference:
             return data.quiet[touching]
         z, steps, middle = np.zeros(touching.size), after, None
         if incoming is not None:
-            offset = self.random.uniform(-1, 1, self.q) * np.linalg.norm(incoming) * (np.diag(data.gram).max() > 0)
-            offset = offset * self.trained
+            speed = np.linalg.norm(incoming) or np.max(largest)
+            offset = self.random.uniform(-1, 1, self.q) * speed * self.trained
             z, steps = units @ (offset - away * incoming), away + after
+        if ray is not None:
+            z = 1000 * np.max(largest) * (units @ ray)
         for step in range(steps):
             if step == steps - after // 2:
-                middle = z
+                middle, lowest, highest = z, z, z
+            if middle is not None:
+                lowest, highest = np.minimum(lowest, z), np.maximum(highest, z)
             change = base + gram @ (up * (z > 0) + down * (z < 0))
             if not np.any(change):
                 break
@@ -545,8 +644,12 @@ class Reference:
             if np.any((z == 0) & data.both[touching]):
                 raise Unresolved("rests on a boundary with data on either side")
             return np.where(z > 0, 1, np.where(z < 0, -1, data.quiet[touching]))
+        if ray is not None:
+            return np.where(np.abs(z) > 10 * np.max(largest), np.sign(z).astype(int), 0)
         drifts = np.abs(z - middle) > 4 * largest
-        return np.where(drifts | ((z == middle) & (z != 0)), np.sign(z).astype(int), np.where(largest > 0, 0, data.quiet[touching]))
+        stays = (lowest > 0) | (highest < 0)
+        held = np.where(np.abs(z) > 1e-13 * largest, 0, data.quiet[touching])
+        return np.where(drifts | stays, np.sign(z).astype(int), held)
 
 
 def flow(problem, *, tolerance=1e-11):
