@@ -107,6 +107,8 @@ def _start(r, full, targets, m, is_exact):
     elif law == "dominated":
         a = np.sign(a) * 2 * np.linalg.norm(v, axis=1)
     scale = 10.0 ** r.choice([0.0, r.uniform(-1, 0.3), r.uniform(-30, -1)], p=[0.4, 0.4, 0.2])
+    if is_exact:
+        scale = 2.0 ** np.round(np.log2(scale))
     v, a = scale * v, scale * a
     sorts = r.choice(
         ["plain", "zero", "dead", "tiny", "twins", "parallel", "antipodal", "silent", "on boundary"], size=m,
@@ -130,14 +132,14 @@ def _start(r, full, targets, m, is_exact):
             v[j], a[j] = -v[i], r.choice([-1, 1]) * a[i]
         elif sort == "silent":
             a[j] = 0
-        elif sort == "on boundary":
-            v[j] = _perpendicular(r, full[r.integers(0, len(full))]) * (scale if is_exact else np.linalg.norm(v[j]))
+        elif sort == "on boundary" and is_exact:
+            v[j] = _perpendicular(r, full[r.integers(0, len(full))]) * scale
     degenerate = sorted(set(sorts) - {"plain"})
     return f"{law} {scale:.0e}{' ' if degenerate else ''}{' '.join(degenerate)}", v, a
 
 
 def _perpendicular(r, row):
-    """A vector whose product with `row` is 0 to the last bit where the entries are small integers."""
+    """A vector whose product with `row` is 0 to the last bit, as the entries are small integers."""
     q = len(row)
     if q == 1:
         return np.zeros(1)

@@ -321,7 +321,8 @@ class Reference:
             if self.sliding(j).size:
                 fixed = v[j] * ~self.trained
                 v[j] = np.where(self.trained, self.projector(j) @ v[j], fixed) if not np.any(fixed) else self.onto(v[j], j)
-        if self.amplitudes_move and np.any(self.trained):
+        # a² − |v|², where everything that a neuron is made of moves
+        if self.amplitudes_move and np.all(self.trained):
             length = np.linalg.norm(v[:, self.trained], axis=1)
             outer = self.balance >= 0
             right = np.sqrt(np.maximum(length**2 + self.balance, 0))
