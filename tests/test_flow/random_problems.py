@@ -164,3 +164,47 @@ def _end_time(r, problem):
     stiff = np.sum(length**2) / n * (np.sum(sizes**2) + 2 * np.max(np.abs(y)) / max(np.max(length), 1e-300))
     time = 10.0 ** r.uniform(-0.5, 1.5) * (1 + wait) / growth
     return float(min(time, 2000 / stiff + 2 * wait / growth))
+
+
+def variant(problem, seed, number):
+    """The same problem in other units, turned, or in another order, and how its outputs follow from the plain one's."""
+    r = np.random.default_rng([seed, number, 1])
+    kind = r.choice(["same", "targets", "inputs", "turned", "order"])
+    if kind == "targets" and problem.criterion == "squared":
+        # f → c f for y → c y, θ → √c θ, at t/c
+        c = 4.0 ** r.integers(-10, 11)
+        return _scaled(problem, np.sqrt(c))._replace(targets=c * problem.targets, end_time=problem.end_time / c), lambda f: c * f
+    if kind == "inputs" and problem.biases is None and "amplitudes" in problem.train:
+        # f → f for x → s x, θ → θ/√s, at t/s
+        s = 4.0 ** r.integers(-10, 11)
+        changed = _scaled(problem, 1 / np.sqrt(s))
+        return changed._replace(inputs=s * problem.inputs, end_time=problem.end_time / s), lambda f: f
+    if kind == "turned":
+        turn = np.linalg.qr(r.standard_normal((problem.inputs.shape[1],) * 2))[0] if not _has_exact_boundaries(problem) else _flip(r, problem)
+        return problem._replace(inputs=problem.inputs @ turn, weights=problem.weights @ turn), lambda f: f
+    if kind == "order":
+        i, j = r.permutation(len(problem.targets)), r.permutation(len(problem.amplitudes))
+        return problem._replace(
+            inputs=problem.inputs[i],
+            targets=problem.targets[i],
+            weights=problem.weights[j],
+            biases=None if problem.biases is None else problem.biases[j],
+            amplitudes=problem.amplitudes[j],
+        ), lambda f: f[i]
+    return problem, lambda f: f
+
+
+def _scaled(problem, factor):
+    biases = None if problem.biases is None else factor * problem.biases
+    return problem._replace(weights=factor * problem.weights, biases=biases, amplitudes=factor * problem.amplitudes)
+
+
+def _has_exact_boundaries(problem):
+    full, _ = rows(problem)
+    v = hidden_vectors(problem)
+    return bool(np.any((v @ full.T == 0) & (np.linalg.norm(v, axis=1, keepdims=True) > 0) & np.any(full, axis=1)))
+
+
+def _flip(r, problem):
+    d = problem.inputs.shape[1]
+    return np.eye(d)[r.permutation(d)] * r.choice([-1.0, 1.0], d)

@@ -1,0 +1,124 @@
+"""Random small flows, degenerate ones most of all, against an event-driven reference, with descent in short steps as arbiter."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_problems import SHAPES, problem, variant
+from reference import Problem, Unresolved, descend, flow, hidden_vectors, loss_of
+
+import relujax as rj
+
+CRITERIA = {"squared": rj.loss.SquaredError(), "logistic": rj.LogisticError(), "exponential": rj.ExponentialError()}
+# outputs may differ by so much of the largest target or output; a status other than the end time in so many of all flows
+ALLOWED, HONEST = 1e-4, 0.01
+
+
+def engine(given: Problem, rtol: float, solver=None):
+    """The end's status, outputs, loss, hidden vectors and amplitudes."""
+    loss = rj.EmpiricalLoss(jnp.asarray(given.inputs), jnp.asarray(given.targets), CRITERIA[given.criterion])
+    train = tuple(name for name in given.train if name != "biases" or given.biases is not None)
+    biases = None if given.biases is None else jnp.asarray(given.biases)[None]
+    nets = rj.ShallowReLU(jnp.asarray(given.weights)[None], jnp.asarray(given.amplitudes)[None], biases, train=train)
+    end = rj.flow_ensemble(
+        loss, nets, end_time=given.end_time, rtol=rtol, atol=rtol, kinks="locate", solver=solver, max_steps=20_000
+    )
+    net = rj.take(end.networks, 0)
+    return rj.FlowStatus(int(end.status[0])), np.asarray(loss.outputs(net)), float(end.losses[0]), net
+
+
+def gap(given, outputs, others):
+    """The largest difference of two functions at the data, in units of the largest target or output."""
+    return np.max(np.abs(outputs - others)) / np.max(np.abs(np.concatenate([given.targets, others])))
+
+
+def is_right(given, right, unit, rtol, solver=None):
+    """Whether the engine ends where the reference does; None where its status says that it does not end. `unit` are the
+    factors, and the order, of outputs, from the problem of the reference to `given`."""
+    for tolerance in (rtol, 1e-3 * rtol):
+        status, outputs, loss, _ = engine(given, tolerance, solver)
+        if status not in (rj.FlowStatus.END_TIME, rj.FlowStatus.CONVERGED):
+            return None
+        expected = unit(right.outputs)
+        if gap(given, outputs, expected) <= ALLOWED:
+            exact = loss_of(given, outputs)
+            return abs(loss - exact) <= 1e-9 * max(exact, np.max(np.abs(given.targets)) ** 2)
+        # what a problem makes of rounding it makes of tolerances
+    return False
+
+
+def arbiter_sides_with(given, right):
+    """Whether descent comes closer to the reference as its steps get shorter."""
+    with np.errstate(all="ignore"):
+        gaps = [gap(given, descend(given, steps).outputs, right.outputs) for steps in (3_000, 30_000)]
+    return gaps[1] <= max(ALLOWED, 0.3 * gaps[0])
+
+
+def check(shape, seed, numbers, *, rtol=1e-8, solver=None):
+    """The numbers of the problems of which the engine's end is wrong, and how many it does not end."""
+    wrong, honest = [], 0
+    for number in numbers:
+        plain = problem(seed, number, shape)
+        try:
+            right = flow(plain)
+        except Unresolved:
+            continue
+        given, unit = variant(plain, seed, number)
+        verdict = is_right(given, right, unit, rtol, solver)
+        honest += verdict is None
+        if verdict is False and arbiter_sides_with(plain, right):
+            wrong.append((number, plain.kind))
+    return wrong, honest
+
+
+@pytest.mark.parametrize("shape", SHAPES[2:4], ids=str)
+def test_random_flows_end_where_the_reference_ends(shape):
+    seed = SHAPES.index(shape)
+    wrong, honest = check(shape, seed, range(40))
+    assert not wrong
+    assert honest <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_thousands_of_random_flows_end_where_the_reference_ends(shape):
+    seed, number = SHAPES.index(shape), 10_000 // len(SHAPES) + 1
+    wrong, honest = check(shape, seed, range(number))
+    assert not wrong
+    assert honest <= HONEST * number
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_reference_is_the_limit_of_descent(seed):
+    shape = SHAPES[3 * seed]
+    for number in range(100, 106):
+        given = problem(3 * seed, number, shape)
+        try:
+            right = flow(given)
+        except Unresolved:
+            continue
+        assert arbiter_sides_with(given, right), (number, given.kind)
+
+
+def test_the_reference_keeps_the_balance_of_a_neuron_that_dies():
+    """Inputs ±1, targets ∓1, one neuron a = w: s² = 1/((1 + 1/s₀²)eᵗ − 1)."""
+    given = Problem(
+        np.array([[1.0], [-1.0]]), np.array([-1.0, 1.0]), np.array([[0.5]]), None, np.array([0.5]), ("weights", "amplitudes"), 60.0
+    )
+    right = flow(given)
+    np.testing.assert_allclose(right.amplitudes[0] ** 2, 1 / (5 * np.exp(60) - 1), rtol=1e-8)
+    assert right.hidden[0, 0] == right.amplitudes[0]
+
+
+def test_the_reference_takes_data_given_twice_as_their_mean():
+    r = np.random.default_rng(0)
+    x, y = r.standard_normal((4, 2)), r.standard_normal(4)
+    w, a, names = r.standard_normal((3, 2)), r.standard_normal(3), ("weights", "amplitudes")
+    once = flow(Problem(x, y, w, None, a, names, 5.0))
+    twice = flow(Problem(np.repeat(x, 2, axis=0), np.repeat(y, 2) + np.tile([1.0, -1.0], 4), w, None, a, names, 5.0))
+    np.testing.assert_allclose(twice.hidden, once.hidden, rtol=0, atol=1e-9)
+    assert hidden_vectors(Problem(x, y, w, None, a, names, 5.0)).shape == (3, 2)
