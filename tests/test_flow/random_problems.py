@@ -60,7 +60,10 @@ def problem(seed, number, shape):
 
 def _inputs(r, n, d, is_exact):
     x = r.integers(-2, 3, (n, d)).astype(float) if is_exact else r.standard_normal((n, d))
-    kind = r.choice(["generic", "duplicates", "proportional", "collinear", "orthogonal", "zeros", "flipped"], p=[0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+    kind = r.choice(
+        ["generic", "duplicates", "proportional", "collinear", "orthogonal", "zeros", "flipped"],
+        p=[0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1],
+    )
     pairs = [r.integers(0, n, 2) for _ in range(max(1, n // 2))]
     if kind == "duplicates":
         for i, j in pairs:
@@ -180,7 +183,11 @@ def variant(problem, seed, number):
         changed = _scaled(problem, 1 / np.sqrt(s))
         return changed._replace(inputs=s * problem.inputs, end_time=problem.end_time / s), lambda f: f
     if kind == "turned":
-        turn = np.linalg.qr(r.standard_normal((problem.inputs.shape[1],) * 2))[0] if not _has_exact_boundaries(problem) else _flip(r, problem)
+        turn = (
+            np.linalg.qr(r.standard_normal((problem.inputs.shape[1],) * 2))[0]
+            if not _has_exact_boundaries(problem)
+            else _flip(r, problem)
+        )
         return problem._replace(inputs=problem.inputs @ turn, weights=problem.weights @ turn), lambda f: f
     if kind == "order":
         i, j = r.permutation(len(problem.targets)), r.permutation(len(problem.amplitudes))

@@ -114,19 +114,17 @@ class Classes:
     """The data by boundary: unit vectors, and the matrices that take drives to forces on either side."""
 
     def __init__(self, problem):
-        full, moved = rows(problem)
+        full, _ = rows(problem)
         length = np.linalg.norm(full, axis=1)
         units, members, signs = [], [], []
         for i in np.flatnonzero(length > 0):
             unit = full[i] / length[i]
-            for c, other in enumerate(units):
-                sign = np.sign(unit @ other)
-                if np.linalg.norm(unit - sign * other) < 1e-12:
-                    break
-            else:
-                c, sign = len(units), 1.0
+            same = [c for c, other in enumerate(units) if min(np.linalg.norm(unit - other), np.linalg.norm(unit + other)) < 1e-12]
+            if not same:
+                same = [len(units)]
                 units.append(unit)
-            members.append((c, i))
+            sign = np.sign(unit @ units[same[0]])
+            members.append((same[0], i))
             signs.append(sign)
         self.units = np.array(units).reshape(-1, full.shape[1])
         trained = np.zeros(full.shape[1])
@@ -350,7 +348,9 @@ class Reference:
                 found += self.exits(dense, begin, times, j, v, a)
                 turned = np.flatnonzero(np.sign(a[:, j]) != np.sign(start[self.m * self.q + j]))
                 if turned.size:
-                    found.append(self.locate(lambda t, j=j: dense(t)[self.m * self.q + j], begin, times, turned[0], j, None, "turn"))
+                    found.append(
+                        self.locate(lambda t, j=j: dense(t)[self.m * self.q + j], begin, times, turned[0], j, None, "turn")
+                    )
         return found
 
     def crossings(self, dense, begin, times, start, v):
@@ -374,7 +374,9 @@ class Reference:
         deep = dips & (low[1:-1] < 0.3 * np.minimum(low[:-2] - low[1:-1], low[2:] - low[1:-1]))
         ticks = np.concatenate([[begin], times])
         for i, j, c in zip(*np.nonzero(deep), strict=True):
-            least = minimize_scalar(along(j, c), bounds=(ticks[i], ticks[i + 2]), method="bounded", options={"xatol": 1e-10 * times[-1]})
+            least = minimize_scalar(
+                along(j, c), bounds=(ticks[i], ticks[i + 2]), method="bounded", options={"xatol": 1e-10 * times[-1]}
+            )
             if least.fun < -noise[j]:
                 root = brentq(along(j, c), ticks[i], least.x, xtol=4 * np.spacing(times[-1]), rtol=1e-15)
                 found.append((root, j, c, "cross"))
@@ -457,7 +459,11 @@ class Reference:
         beyond = np.flatnonzero(slope < -1e-7 * scale - np.max(self.data.noise))
         if not beyond.size:
             return []
-        return [self.locate(lambda t: self.steepness(j, k, rays, *self.unpack(dense(t)))[0], begin, times, beyond[0], j, None, "leave")]
+        return [
+            self.locate(
+                lambda t: self.steepness(j, k, rays, *self.unpack(dense(t)))[0], begin, times, beyond[0], j, None, "leave"
+            )
+        ]
 
     def locate(self, function, begin, times, i, j, c, kind):
         low = begin if i == 0 else times[i - 1]
@@ -585,7 +591,7 @@ class Reference:
         rest[touching] = 0
         if self.a[j] == 0 and self.amplitudes_move:
             # the sign it is about to have
-            self.a[j] = rest @ (self.data.units @ self.v[j])
+            self.a[j] = 1e-100 * np.sign(rest @ (self.data.units @ self.v[j]))
             if self.a[j] == 0:
                 self.side[j, touching] = self.data.quiet[touching]
                 return

@@ -75,16 +75,15 @@ def check(shape, seed, numbers, *, rtol=1e-8, solver=None):
     return wrong, honest
 
 
-@pytest.mark.parametrize("shape", SHAPES[2:4], ids=str)
-def test_random_flows_end_where_the_reference_ends(shape):
-    seed = SHAPES.index(shape)
-    wrong, honest = check(shape, seed, range(40))
+def test_random_flows_end_where_the_reference_ends():
+    wrong, honest = check(SHAPES[3], 3, range(40))
     assert not wrong
     assert honest <= 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.timeout(3000)
 def test_thousands_of_random_flows_end_where_the_reference_ends(shape):
     seed, number = SHAPES.index(shape), 10_000 // len(SHAPES) + 1
     wrong, honest = check(shape, seed, range(number))
@@ -107,7 +106,13 @@ def test_the_reference_is_the_limit_of_descent(seed):
 def test_the_reference_keeps_the_balance_of_a_neuron_that_dies():
     """Inputs ±1, targets ∓1, one neuron a = w: s² = 1/((1 + 1/s₀²)eᵗ − 1)."""
     given = Problem(
-        np.array([[1.0], [-1.0]]), np.array([-1.0, 1.0]), np.array([[0.5]]), None, np.array([0.5]), ("weights", "amplitudes"), 60.0
+        np.array([[1.0], [-1.0]]),
+        np.array([-1.0, 1.0]),
+        np.array([[0.5]]),
+        None,
+        np.array([0.5]),
+        ("weights", "amplitudes"),
+        60.0,
     )
     right = flow(given)
     np.testing.assert_allclose(right.amplitudes[0] ** 2, 1 / (5 * np.exp(60) - 1), rtol=1e-8)
