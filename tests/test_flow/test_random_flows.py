@@ -141,3 +141,23 @@ def test_the_reference_takes_data_given_twice_as_their_mean():
     twice = flow(Problem(np.repeat(x, 2, axis=0), np.repeat(y, 2) + np.tile([1.0, -1.0], 4), w, None, a, names, 5.0))
     np.testing.assert_allclose(twice.hidden, once.hidden, rtol=0, atol=1e-9)
     assert hidden_vectors(Problem(x, y, w, None, a, names, 5.0)).shape == (3, 2)
+
+
+def test_the_reference_leaves_the_origin_as_descent_does():
+    """A neuron that rests there from t = .378 on, while descent chatters, and goes when a way down opens at t = .933."""
+    given = Problem(
+        np.array([[1.4781614521266793, 0.5208249042714488], [-0.6721811916581941, 1.716733435778187],
+                  [1.4781614521266793, 0.5208249042714488],
+                  [-0.9124204391341499, 0.49068566610319175], [-0.197097827265104, -2.3143974652003325], [0.0, 0.0]]),
+        np.array([1.2577870374540419, 0.4630324432720382, 1.094489583292569, 0.38028088903061674, 2.084773805212377, 0.0]),
+        np.array([[-1.6446567399418432, 0.43070731641010135], [-0.06865330568841113, -2.2565478241332797],
+                  [0.022409494532210878, 0.16113064297173765], [-0.7426334393649555, -0.7432967806298545]]),
+        None,
+        np.array([0.0, -1.0337128939617133, -1.9556901601136305, 0.7488219582061639]),
+        ("weights", "amplitudes"),
+        1.4671888200093859,
+    )  # fmt: skip
+    right = flow(given)
+    assert "origin" in right.notes
+    assert np.all(right.hidden[2] != 0)
+    np.testing.assert_allclose(right.loss, descend(given, 20_000).loss, rtol=0, atol=5e-6)
