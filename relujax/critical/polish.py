@@ -16,6 +16,7 @@ _ITERATIONS = 60
 _DAMPED = 2
 _FRACTIONS = np.array([1.0, 1 / 4, 1 / 16, 1 / 64])
 _SHORT = 0.03  # relative to the network
+_NEAR = 1e-3  # a gradient, relative to the largest eigenvalue times the size of the network
 WAYPOINTS = (0.0, 1 / 3, 2 / 3, 1.0)
 
 
@@ -152,9 +153,9 @@ def newton_steps(
         largest, along = jnp.max(jnp.abs(values)), vectors.T @ gradient
         seen = jnp.abs(values) > 1e-11 * largest
         damping = jnp.linalg.norm(gradient) * largest / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
-        shares = [
-            jnp.where(seen, values / jnp.where(seen, values**2 + share * damping, 1.0), 0.0) for share in (1e-2, 1e-6, 0.0)
-        ]
+        # far from critical points steps are long anyway
+        damping = jnp.where(damping <= _NEAR * largest**2, damping, 0.0)
+        shares = [jnp.where(seen, values / jnp.where(seen, values**2 + share * damping, 1.0), 0.0) for share in (1e-2, 1e-6, 0.0)]
         damped = -jnp.stack(shares) * along @ vectors.T
         return jnp.concatenate([damped, _FRACTIONS[1:, None] * damped[-1]])
 
