@@ -56,6 +56,8 @@ def _to_minimum(loss, net, tolerance):
 
 def _definite_step(hessian, force):
     """Newton's step by Cholesky, None where the Hessian is not positive definite."""
+    if not (np.all(np.isfinite(hessian)) and np.all(np.isfinite(force))):
+        return None
     try:
         return -scipy.linalg.cho_solve(scipy.linalg.cho_factor(hessian, check_finite=False), force)
     except np.linalg.LinAlgError:

@@ -56,8 +56,8 @@ def polish(loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1e-13, p
     Where the Hessian is positive definite this is Newton's method. Elsewhere, and where its step is long, each step is a damped
     or the minimum-norm solution of `H s = −∇L` over the eigenvalues above rounding, so that nothing moves along flat
     directions, where an untruncated step would slide to another point of a manifold of minima; for an interpolating network
-    this is the Gauss–Newton step. A step that does not lower the gradient norm is shortened. A point that converges but may have left its basin is
-    reported as `BASIN_CHANGED`, with the distance it moved.
+    this is the Gauss–Newton step. A step that does not lower the gradient norm is shortened. A point that converges but may
+    have left its basin is reported as `BASIN_CHANGED`, with the distance it moved.
 
     On an empirical loss the activation pattern is re-evaluated at every step. Neurons parked on a kink make that pattern a
     matter of rounding; such points end as `STALLED`.
