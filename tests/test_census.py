@@ -178,7 +178,7 @@ def test_ends_on_data_are_polished_before_they_are_grouped_and_counted():
     r = np.random.default_rng(0)
     inputs = r.standard_normal((12, 2))
     loss = rj.EmpiricalLoss(inputs, np.maximum(inputs @ np.array([1.0, 0.5]), 0) + 0.02 * r.standard_normal(12))
-    near = np.array([[1.0, 0.5]]) + 0.1 * r.standard_normal((10, 1, 2))
+    near = np.array([[1.0, 0.5]]) + 0.04 * r.standard_normal((10, 1, 2))
     nets = rj.ShallowReLU(jnp.asarray(near), jnp.ones((10, 1)), train=("weights",))
     loose = rj.census(loss, nets, gradient_norm=1.0, end_time=1e-3)
     ends = rj.flow_ensemble(loss, nets, gradient_norm=1.0, end_time=1e-3, rtol=1e-4, atol=1e-4).networks
