@@ -3,25 +3,22 @@
 import time
 from typing import Any
 
-import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Float
 from scipy.stats import binomtest
 
 from ._extras import extra
 from ._precision import require_x64
-from .critical import EndPoints, PointStatus, PolishStatus, classify, count_dead, descend, is_escaping, losses, polish
-from .critical.descend import put
-from .critical.matching import Distinct, coordinates, distinct, has_interchangeable_teacher
+from .critical import EndPoints, PointStatus, classify, count_dead, descend, is_escaping, losses
+from .critical.matching import Distinct, continuum_dimension, coordinates, distinct, has_interchangeable_teacher
 from .flow import Chebyshev, FlowStatus, flow_ensemble
 from .loss import AbstractLoss, EmpiricalLoss
-from .network import RealArray, ShallowReLU, is_stacked, number_of_parameters, ravel, take
+from .network import RealArray, ShallowReLU, is_stacked, number_of_parameters, take
 from .parallel import Progress
+from .settle import settle
 from .symmetry import identify
 
 _CRITICAL = 1e-8
-_POLISHED_PARAMETERS, _POLISHED_POINTS = 500, 32
 _ON_DATA: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4, "gradient_norm": 2e-3, "end_time": 100.0, "max_steps": 50_000}
 
 _MEANINGS = {
@@ -42,6 +39,7 @@ _MEANINGS = {
     "index": "number of negative Hessian eigenvalues; -1 where the point is not critical",
     "nullity": "number of Hessian eigenvalues that are zero to rounding; -1 where the point is not critical",
     "dead": "number of neurons that never fire",
+    "continuum": "dimension of the continuum of minima of one function that the point lies on; -1 where it is no minimum",
     "point_of_start": "point that the start ends at; -1 where it reached none",
     "end_loss": "loss at the end of the start",
     "end_gradient_norm": "gradient norm at the end of the start",
@@ -75,17 +73,20 @@ def census(
 
     **Returns:** an `xarray.Dataset`, with dimensions `start` and `point`. Points are sorted by loss and carry `name`,
     `isotropy`, `status`, `loss`, `gradient_norm`, `index`, `nullity`, `min_eigenvalue`, `max_eigenvalue`, `count`,
-    `rate_low` and `rate_high` (the 95 % Wilson interval of the hit rate), `dead`, the network itself and its
-    `eigenvalues`. Starts carry `point_of_start` (-1 where unresolved), `flow_status`, `flow_time`, `steps`, `distance`,
-    `end_loss` and `end_gradient_norm`.
+    `rate_low` and `rate_high` (the 95 % Wilson interval of the hit rate), `dead`, `continuum`, the network itself and its
+    `eigenvalues`. Where no start is resolved there are no points. Starts carry `point_of_start` (-1 where unresolved),
+    `flow_status`, `flow_time`, `steps`, `distance`, `end_loss` and `end_gradient_norm`.
 
     On a population loss the flow is followed as loosely as leaves its end unchanged and is handed to Newton's method
     (`critical.descend`); points are distinct up to permutations of neurons and, for an orthonormal teacher, of teacher
-    neurons. A start counts as resolved when it ends at a critical point, to a gradient norm of 1e-13.
+    neurons, and up to how parallel neurons of one sign share their length: a continuum of minima is one point for every
+    function. That is exact for up to 12 neurons and inputs; beyond, the number of points is an upper bound, and the attribute
+    `points` says so. A start counts as resolved when it ends at a critical point, to a gradient norm of 1e-13.
 
     On an empirical loss the flow steps over kinks and stops as `flow_options` say. Parameters of its minima form continua, so
     end points are distinct by what they fit: outputs on the data that differ by more than 1 % of the targets' root mean
-    square. Points that many starts reach are polished where that is cheap and keeps them in place.
+    square. Ends are polished where that is cheap and keeps them in place, then grouped, then counted: a start counts for a
+    point when its own end, as the flow left it or after its own polish, fits the same, and is unresolved otherwise.
 
     **Raises:** `ValueError` in single precision or for an unstacked network; `ImportError` without xarray.
 
@@ -107,8 +108,9 @@ def census(
     if isinstance(loss, EmpiricalLoss):
         ends, past = _follow(loss, nets, progress, history, flow_options)
         values = losses(loss, ends.networks)
-        groups = _distinct_fits(loss, ends.networks, values)
-        points, norms = _polish_representatives(loss, ends, groups)
+        settled = settle(loss, ends, values)
+        points, norms, groups = settled.points, settled.gradient_norms, settled.groups
+        ends = ends._replace(distance=settled.distances)
     else:
         if flow_options:
             raise ValueError(f"{next(iter(flow_options))} is an option of the flow on an empirical loss: leave it out here.")
@@ -120,7 +122,11 @@ def census(
     variables = _points(loss, points, norms, groups) | _starts(ends, groups, values)
     if past is not None:
         variables["loss_history"] = (["start", "time"], past)
-    attributes = {"seconds": time.perf_counter() - began, "train": ",".join(nets.train)}
+    attributes = {
+        "seconds": time.perf_counter() - began,
+        "train": ",".join(nets.train),
+        "points": "exact" if groups.is_exact else "upper bound",
+    }
     dataset = xarray.Dataset(variables, attrs=attributes)
     numbers = {name: np.arange(size) for name, size in dataset.sizes.items()}
     dataset = dataset.assign_coords(numbers if past is None else numbers | {"time": np.asarray(history)})
@@ -141,7 +147,7 @@ def _distinct_resolved(loss, ends, losses):
     found = distinct(loss, take(ends.networks, resolved), losses[resolved])
     label = np.full(len(losses), -1)
     label[resolved] = found.label
-    return Distinct(label, resolved[found.representative])
+    return Distinct(label, resolved[found.representative], found.is_exact)
 
 
 def _follow(loss, nets, progress, history, options):
@@ -158,36 +164,6 @@ def _follow(loss, nets, progress, history, options):
         gradient_norm=np.asarray(flow.gradient_norms),
     )
     return ends, None if history is None else np.asarray(flow.observed["loss"])
-
-
-def _distinct_fits(loss, nets, losses):
-    """Groups of networks with the same outputs on the data, within 1 % of the targets' root mean square."""
-    fits = np.asarray(_outputs(loss, nets))
-    width = 0.01 * np.sqrt(np.mean(np.asarray(loss.targets) ** 2)) + 1e-12
-    label = np.full(len(losses), -1)
-    representatives: list[int] = []
-    for i in np.argsort(losses, kind="stable"):
-        if not np.isfinite(losses[i]):
-            continue
-        gaps = np.sqrt(np.mean((fits[representatives] - fits[i]) ** 2, axis=1)) if representatives else np.array([np.inf])
-        label[i] = int(np.argmin(gaps)) if np.min(gaps) <= width else len(representatives)
-        if label[i] == len(representatives):
-            representatives.append(int(i))
-    return Distinct(label, np.array(representatives, int))
-
-
-def _polish_representatives(loss, ends, groups):
-    """The representatives, those of the largest groups moved to the critical point beside them if there is one."""
-    points, norms = take(ends.networks, groups.representative), ends.gradient_norm[groups.representative].copy()
-    if number_of_parameters(ends.networks) > _POLISHED_PARAMETERS or not len(norms):
-        return points, norms
-    counts = np.bincount(groups.label[groups.label >= 0], minlength=len(norms))
-    chosen = np.sort(np.argsort(-counts, kind="stable")[:_POLISHED_POINTS])
-    polished = polish(loss, take(points, chosen))
-    sizes = np.linalg.norm(np.asarray(ravel(take(points, chosen))), axis=1)
-    good = (np.asarray(polished.status) == PolishStatus.CONVERGED) & (np.asarray(polished.distances) <= 0.1 * sizes)
-    norms[chosen[good]] = np.asarray(polished.gradient_norms)[good]
-    return put(points, chosen[good], take(polished.networks, np.flatnonzero(good))), norms
 
 
 def _points(loss, points, norms, groups):
@@ -211,7 +187,7 @@ def _points(loss, points, norms, groups):
     }
     if points.biases is not None:
         variables["biases"] = (["point", "neuron"], np.asarray(points.biases))
-    for name in ("loss", "index", "nullity", "min_eigenvalue", "max_eigenvalue", "dead"):
+    for name in ("loss", "index", "nullity", "min_eigenvalue", "max_eigenvalue", "dead", "continuum"):
         variables[name] = (["point"], verdict[name])
     return variables
 
@@ -246,6 +222,7 @@ def _verdicts(loss, points, norms):
         "index": np.full(number, -1),
         "nullity": np.full(number, -1),
         "dead": np.zeros(number, int),
+        "continuum": np.full(number, -1),
         "min_eigenvalue": np.full(number, np.nan),
         "max_eigenvalue": np.full(number, np.nan),
         "eigenvalues": np.full((number, p), np.nan),
@@ -255,8 +232,12 @@ def _verdicts(loss, points, norms):
         out["dead"][i] = count_dead(loss, net)
         if norms[i] <= _CRITICAL:
             verdict = classify(loss, net, gradient_tolerance=_CRITICAL)
-            for name in out:
+            for name in out.keys() - {"continuum"}:
                 out[name][i] = getattr(verdict, name)
+            if verdict.status in (PointStatus.MINIMUM, PointStatus.KINK_MINIMUM):
+                # on data the null directions of a minimum keep what it fits
+                flat = isinstance(loss, EmpiricalLoss)
+                out["continuum"][i] = verdict.nullity if flat else continuum_dimension(net)
         elif is_escaping(loss, net):
             out["status"][i] = int(PointStatus.ESCAPING)
     return out
@@ -286,8 +267,3 @@ def _loss_history(loss, nets, times):
     out = np.full((len(nets.weights), len(times)), np.nan)
     out[:some] = flow.observed["loss"]
     return out
-
-
-@eqx.filter_jit
-def _outputs(loss, nets):
-    return jax.vmap(loss.outputs)(nets)

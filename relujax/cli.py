@@ -89,12 +89,13 @@ def census(
             nets = initialise.xavier(key, number=inits, width=width, dim=k, amplitudes=1.0, train=("weights",))
             with _progress(f"k = {k}", inits) as progress:
                 found = run_census(loss, nets, progress=progress, history=_history_times(1e3))
-            found.attrs["title"] = f"k = {k} teachers, {width} students"
+            found.attrs["title"] = f"k = {_counted(k, 'teacher')}, {_counted(width, 'student')}"
             name = f"k{k:03d}" if width == k else f"k{k:03d}-n{width:03d}"
             run.save(name, found)
             _save_figures(run, plot, found, name, width_in=k)
             summaries.append(report.census_summary(found, neurons=k, students=width, dim=k, inits=inits, seed=seed))
-            report.print_points(found, console, title=f"{found.attrs['title']}, {inits} starts")
+            if found.sizes["point"]:
+                report.print_points(found, console, title=f"{found.attrs['title']}, {_counted(inits, 'start')}")
             unresolved = summaries[-1]["unresolved"]
             if unresolved:
                 console.print(f"Starts that reached no critical point, counted as unresolved: {unresolved}.")
@@ -158,13 +159,13 @@ def flow(
                 loss, nets, progress=progress, history=_history_times(end_time),
                 end_time=end_time, gradient_norm=gradient_norm, rtol=tolerance, atol=tolerance,
             )  # fmt: skip
-        found.attrs["title"] = f"{loaded.name}, {width} neurons"
+        found.attrs["title"] = f"{loaded.name}, {_counted(width, 'neuron')}"
         run.save("flow", found)
         _save_figures(run, plot, found, "flow", width_in=dim, data=loaded)
     points = report.census_summary(found)
     summary = {**arguments, "networks": report.network_summary(found), **points}
     if found.sizes["point"]:
-        report.print_points(found, console, title=f"{found.attrs['title']}, {inits} starts")
+        report.print_points(found, console, title=f"{found.attrs['title']}, {_counted(inits, 'start')}")
     words, counts = np.unique(found["flow_status"].values, return_counts=True)
     console.print(
         "Flows: " + ", ".join(f"{count} {word}" for word, count in zip(words, counts, strict=True)) + ".",
@@ -172,7 +173,9 @@ def flow(
     )
     moving = int(np.sum(found["flow_status"].values == "end time"))
     if moving:
-        console.print(f"{moving} flows still moved at time {end_time:g}: --end-time takes a later one.", highlight=False)
+        console.print(
+            f"{_counted(moving, 'flow')} still moved at time {end_time:g}: --end-time takes a later one.", highlight=False
+        )
     run.finish(summary)
     if json is not None:
         runs.write_json(json, summary)
@@ -341,6 +344,10 @@ def _repeat_option(argv, option):
         open_ = False
         out.append(word)
     return [*out, option] if open_ and out[-2:-1] != [option] else out
+
+
+def _counted(number, noun):
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _students(text, k):

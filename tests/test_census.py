@@ -149,6 +149,49 @@ def test_the_same_census_on_four_devices_as_on_one(ten):
             np.testing.assert_array_equal(values, ten[key], err_msg=key)
 
 
+@pytest.mark.parametrize(("k", "width", "number"), [(3, 5, 12), pytest.param(4, 9, 40, marks=pytest.mark.slow)])
+def test_manifolds_of_global_minima_are_reached_and_are_minima(k, width, number):
+    """Along them the Hessian is flat, and across it vanishes where students share a teacher: the loss is of third order there."""
+    loss = rj.problems.orthonormal_teacher(k)
+    found = rj.census(loss, starts(k, number, width=width))
+    assert found["name"].values[0] == "global"
+    assert int(found["count"].values[0]) >= 0.95 * number
+    assert found["status"].values[0] == "minimum"
+    assert abs(float(found["loss"].values[0])) < 1e-15
+    resolved = found["point_of_start"].values >= 0
+    # students may share every teacher in parts
+    assert found["continuum"].values[0] == width - k
+    assert np.all(found["distance"].values[resolved] < 0.5)
+
+
+def test_where_no_start_is_resolved_there_are_no_points():
+    loss = rj.problems.orthonormal_teacher(2)
+    nets = rj.ShallowReLU(jnp.full((3, 2, 2), jnp.nan), jnp.ones((3, 2)), train=("weights",))
+    data = rj.EmpiricalLoss(jnp.eye(2), jnp.array([1.0, -1.0]))
+    for empty in (rj.census(loss, nets), rj.census(data, nets, end_time=1.0)):
+        assert empty.sizes["point"] == 0
+        assert np.all(empty["point_of_start"].values == -1)
+
+
+def test_ends_on_data_are_polished_before_they_are_grouped_and_counted():
+    """Loose ends of one basin, farther apart than points are told apart by: one point, and every start that counts fits it."""
+    r = np.random.default_rng(0)
+    inputs = r.standard_normal((12, 2))
+    loss = rj.EmpiricalLoss(inputs, np.maximum(inputs @ np.array([1.0, 0.5]), 0) + 0.02 * r.standard_normal(12))
+    near = np.array([[1.0, 0.5]]) + 0.04 * r.standard_normal((10, 1, 2))
+    nets = rj.ShallowReLU(jnp.asarray(near), jnp.ones((10, 1)), train=("weights",))
+    loose = rj.census(loss, nets, gradient_norm=1.0, end_time=1e-3)
+    ends = rj.flow_ensemble(loss, nets, gradient_norm=1.0, end_time=1e-3, rtol=1e-4, atol=1e-4).networks
+    fits = np.asarray(jax.vmap(loss.outputs)(ends))
+    width = 0.01 * np.sqrt(np.mean(np.asarray(loss.targets) ** 2))
+    assert np.max(np.sqrt(np.mean((fits[:, None] - fits) ** 2, axis=2))) > 5 * width
+    assert loose.sizes["point"] == 1
+    assert int(loose["count"].values[0]) == np.sum(loose["point_of_start"].values == 0) == 10
+    assert loose["status"].values[0] == "minimum"
+    assert float(loose["gradient_norm"].values[0]) < 1e-12
+    assert np.max(loose["distance"].values) > 0
+
+
 def test_refusals():
     loss = rj.problems.orthonormal_teacher(3)
     with pytest.raises(ValueError, match="a stack of starts"):

@@ -271,3 +271,9 @@ def test_as_a_program_without_a_terminal(tmp_path):
     assert (tmp_path / "census-001" / "summary.json").exists()
     version = subprocess.run([sys.executable, "-m", "relujax", "--version"], capture_output=True, text=True, check=True)
     assert version.stdout == f"relujax {rj.__version__}\n"
+
+
+def test_one_teacher_and_one_student_are_counted_in_the_singular(call):
+    code, out, err = call("census", "--neurons", 1, "--inits", 1, "--out", "one")
+    assert code == 0, err
+    assert "k = 1 teacher, 1 student, 1 start" in out

@@ -11,26 +11,34 @@ from scipy.spatial.distance import cdist
 
 from ..loss import AbstractLoss, PopulationLoss
 from ..network import ShallowReLU, hidden_vectors, take
+from ..permutations import EXACT, coloured, find_permutations
 from .taylor import losses
 
 
 class Distinct(NamedTuple):
-    """`label` of every point, and for every label the index of its `representative`, sorted by loss."""
+    """`label` of every point, and for every label the index of its `representative`, sorted by loss.
+
+    `is_exact`: no two labels are permuted copies; otherwise the number of labels is an upper bound.
+    """
 
     label: Int[np.ndarray, " B"]
     representative: Int[np.ndarray, " s"]
+    is_exact: bool = True
 
 
 def distinct(loss: AbstractLoss, nets: ShallowReLU, values: Float[np.ndarray, " B"], *, tolerance: float = 1e-6) -> Distinct:
     """Group the networks of a stack, whose losses are `values`, that are equal, within `tolerance` an entry, up to a permutation.
 
     Neurons may always be permuted; where the teacher is orthonormal with equal amplitudes, the teacher's neurons may be too.
-    Networks are compared in the coordinates of the teacher. Candidates have losses within `tolerance²` and equal sorted
-    entries; they are then aligned by linear assignment, and are the same when every entry agrees. For a loss without a
-    teacher neurons are made comparable by rescaling. Zero-loss networks are one point: they are the same
-    function, though with more students than teachers they form a continuum.
+    Networks are compared as functions, in the coordinates of the teacher: parallel neurons of one sign are one neuron, as they
+    can share its length in any way, and for a loss without a teacher neurons are made comparable by rescaling. Candidates have
+    losses within `tolerance²` and equal sorted entries; they are aligned by linear assignment, and where that fails, with up to
+    12 neurons and 12 coordinates, by a search that misses no permutation (`permutations.find_permutations`). Zero-loss
+    networks are one point: they are the same function, though with more students than teachers they form a continuum.
     """
-    points = coordinates(loss, nets)
+    if len(values) == 0:
+        return Distinct(np.zeros(0, int), np.zeros(0, int))
+    points = coordinates(loss, merge_parallel(nets, tolerance=tolerance))
     zero = np.abs(values) <= 1e-14 * losses(loss, jax.tree.map(np.zeros_like, take(nets, slice(0, 1)))).sum()
     teachers = interchangeable_teachers(loss)
     order = np.argsort(values, kind="stable")
@@ -46,13 +54,61 @@ def distinct(loss: AbstractLoss, nets: ShallowReLU, values: Float[np.ndarray, " 
             if values[i] - values[j] > max(tolerance**2, 1e-9 * abs(values[i])):
                 break
             near = np.max(np.abs(signatures[i] - signatures[j]), initial=0.0) <= tolerance
-            if near and distance_between(points[i], points[j], teachers=teachers) <= tolerance:
+            if near and are_permuted(points[i], points[j], teachers=teachers, tolerance=tolerance):
                 label[i] = number
                 break
         if label[i] < 0:
             label[i] = len(representatives)
             representatives.append(int(i))
-    return Distinct(label, np.array(representatives, int))
+    return Distinct(label, np.array(representatives, int), max(points.shape[1:]) <= EXACT)
+
+
+def are_permuted(left: Float[np.ndarray, "m c"], right: Float[np.ndarray, "m c"], *, teachers: int, tolerance: float) -> bool:
+    """Whether some permutation of rows, and of the first `teachers` columns, brings every entry within `tolerance`.
+
+    Exact for up to 12 rows and columns whose entries are equal within the tolerance or clearly different.
+    """
+    if distance_between(left, right, teachers=teachers) <= tolerance:
+        return True
+    if max(left.shape) > EXACT:
+        return False
+    found = find_permutations(coloured(np.stack([left, right]), tolerance, free=teachers))
+    return found is not None and bool(np.max(np.abs(left[np.ix_(*found)] - right), initial=0.0) <= tolerance)
+
+
+def merge_parallel(nets: ShallowReLU, *, tolerance: float = 1e-6) -> ShallowReLU:
+    """The networks of a stack with amplitudes 1 and −1 and every direction once for each sign; other neurons are 0.
+
+    The function of every network stays the same, but for neurons of one sign whose directions differ by less than `tolerance`.
+    """
+    amplitudes, hidden = np.asarray(nets.amplitudes), np.array(hidden_vectors(nets), float)
+    hidden *= np.abs(amplitudes)[..., None]
+    signs = np.where(amplitudes < 0, -1.0, 1.0)
+    for vectors, sign in zip(hidden, signs, strict=True):
+        first = first_parallel(vectors, sign, tolerance)
+        merged = np.zeros_like(vectors)
+        np.add.at(merged, first, vectors)
+        vectors[:] = merged
+        sign[np.all(vectors == 0, axis=1)] = 1.0
+    d = nets.weights.shape[-1]
+    return ShallowReLU(hidden[..., :d], signs, None if nets.biases is None else hidden[..., d], train=nets.train)
+
+
+def first_parallel(vectors: Float[np.ndarray, "m q"], signs: Float[np.ndarray, " m"], tolerance: float) -> Int[np.ndarray, " m"]:
+    """For every hidden vector the number of the first one of its direction and sign; zero vectors stand for themselves."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    units = vectors / np.where(norms > 0, norms, 1.0)
+    apart = np.linalg.norm(units[:, None] - units, axis=2)
+    same = (apart <= tolerance) & (signs[:, None] == signs) & (norms > 0) & (norms[:, 0] > 0)
+    return np.argmax(same | np.eye(len(vectors), dtype=bool), axis=1)
+
+
+def continuum_dimension(net: ShallowReLU, *, tolerance: float = 1e-6) -> int:
+    """In how many directions a network moves while parallel neurons share their length, and neurons are rescaled, otherwise."""
+    vectors, amplitudes = np.asarray(hidden_vectors(net)), np.asarray(net.amplitudes)
+    first = first_parallel(vectors * np.abs(amplitudes)[:, None], np.sign(amplitudes), tolerance)
+    rescaled = net.width if "amplitudes" in net.trained and len(net.trained) > 1 else 0
+    return rescaled + int(np.sum(first != np.arange(net.width)))
 
 
 def distance_between(left: Float[np.ndarray, "m c"], right: Float[np.ndarray, "m c"], *, teachers: int) -> float:

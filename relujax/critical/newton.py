@@ -12,13 +12,14 @@ from .taylor import taylor
 
 _ITERATIONS = 30
 _SHORTEST = 1 / 64
+_FARTHEST = 0.1  # relative to the network: along a manifold of minima a definite Hessian is nearly flat
 
 
 def polish_minima(loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1e-13) -> Polished:
     """`polish` of a stack for points that may be near a minimum: `STALLED` where the Hessian is not positive definite.
 
-    A network that ends as `CONVERGED` lies with its start in a region where the Hessian is positive definite along the
-    segment between them, and the gradient flow from that start ends there too.
+    A network that ends as `CONVERGED` lies with its start, not far away, in a region where the Hessian is positive definite
+    along the segment between them, and the gradient flow from that start ends there too.
     """
     require_x64("polish_minima", nets)
 
@@ -47,7 +48,7 @@ def _to_minimum(loss, net, tolerance):
             break
         state, force, hessian, norm = new, new_force, new_hessian, np.linalg.norm(new_force)
     status = int(PolishStatus.STALLED)
-    if norm <= tolerance:
+    if norm <= tolerance and np.linalg.norm(state - start) <= _FARTHEST * np.linalg.norm(start):
         definite = all(_is_definite(loss, unravel(net, start + t * (state - start))) for t in WAYPOINTS)
         status = int(PolishStatus.CONVERGED if definite else PolishStatus.BASIN_CHANGED)
     return jax.tree.map(np.asarray, unravel(net, state)), norm, np.linalg.norm(state - start), status
@@ -55,6 +56,8 @@ def _to_minimum(loss, net, tolerance):
 
 def _definite_step(hessian, force):
     """Newton's step by Cholesky, None where the Hessian is not positive definite."""
+    if not (np.all(np.isfinite(hessian)) and np.all(np.isfinite(force))):
+        return None
     try:
         return -scipy.linalg.cho_solve(scipy.linalg.cho_factor(hessian, check_finite=False), force)
     except np.linalg.LinAlgError:

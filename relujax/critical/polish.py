@@ -14,6 +14,10 @@ from ..parallel import Progress, chunk_size, map_chunks, map_first
 from .escape import is_separated, never_attained
 
 _ITERATIONS = 60
+_DAMPED = 2
+_FRACTIONS = np.array([1.0, 1 / 4, 1 / 16, 1 / 64])
+_SHORT = 0.03  # relative to the network
+_NEAR = 1e-3  # a gradient, relative to the largest eigenvalue times the size of the network
 WAYPOINTS = (0.0, 1 / 3, 2 / 3, 1.0)
 
 
@@ -53,11 +57,11 @@ def polish(loss: AbstractLoss, nets: ShallowReLU, *, tolerance: float = 1e-13, p
 
     **Returns:** a `Polished`; nothing is raised for a network that does not converge, its `status` says so.
 
-    Where the Hessian is positive definite this is Newton's method. Elsewhere each step is the minimum-norm solution of
-    `H s = −∇L` over the eigenvalues above rounding, so that nothing moves along flat directions, where an untruncated step
-    would slide to another point of a manifold of minima; for an interpolating network this is the Gauss–Newton step.
-    A step that does not lower the gradient norm is shortened. A point that converges but may have left its basin is
-    reported as `BASIN_CHANGED`, with the distance it moved.
+    Where the Hessian is positive definite this is Newton's method. Elsewhere, and where its step is long, each step is a damped
+    or the minimum-norm solution of `H s = −∇L` over the eigenvalues above rounding, so that nothing moves along flat
+    directions, where an untruncated step would slide to another point of a manifold of minima; for an interpolating network
+    this is the Gauss–Newton step. A step that does not lower the gradient norm is shortened. A point that converges but may
+    have left its basin is reported as `BASIN_CHANGED`, with the distance it moved.
 
     On an empirical loss the activation pattern is re-evaluated at every step. Neurons parked on a kink make that pattern a
     matter of rounding; such points end as `STALLED`.
@@ -108,18 +112,21 @@ def _polish_one(loss, net, tolerance):
 
     def advance(carry):
         state, force, norm, count, _ = carry
-        step = newton_step(hessian(state), force)
+        steps = newton_steps(hessian(state), force, state)
 
         def shorten(trial):
-            fraction, _, _, _ = trial
-            new = state + fraction * step
+            number, _, _, _ = trial
+            new = state + steps[number]
             new_force = gradient(new)
-            return fraction / 4, new, new_force, jnp.linalg.norm(new_force)
+            return number + 1, new, new_force, jnp.linalg.norm(new_force)
 
-        # a full step first; `fraction` falls through 1, 1/4, 1/16, 1/64
-        _, new, new_force, new_norm = jax.lax.while_loop(
-            lambda trial: (trial[0] > 1 / 128) & ~(trial[3] < norm), shorten, (1.0, state, force, jnp.asarray(jnp.inf))
-        )
+        def is_refused(trial):
+            number, _, _, reached = trial
+            # a damped step is shorter, and taken where it does at least half of what is asked for
+            enough = reached <= jnp.where(number <= _DAMPED, 0.5, 1.0) * norm
+            return (number < len(steps)) & ~(enough & (reached < norm))
+
+        _, new, new_force, new_norm = jax.lax.while_loop(is_refused, shorten, (0, state, force, jnp.asarray(jnp.inf)))
         better = new_norm < norm
         keep = lambda a, b: jnp.where(better, a, b)  # noqa: E731
         return keep(new, state), keep(new_force, force), keep(new_norm, norm), count + 1, better
@@ -135,17 +142,37 @@ def _polish_one(loss, net, tolerance):
     return unravel(net, state), norm, distance, jnp.where(norm <= tolerance, status, PolishStatus.STALLED)
 
 
-def newton_step(hessian: Float[Array, "p p"], gradient: Float[Array, " p"]) -> Float[Array, " p"]:
-    """`−H⁻¹∇L` when H is positive definite, else the minimum-norm solution over the eigenvalues above rounding."""
+def newton_steps(
+    hessian: Float[Array, "p p"], gradient: Float[Array, " p"], state: Float[Array, " p"]
+) -> Float[Array, "steps p"]:
+    """Steps to try in turn: `−H⁻¹∇L` where H is positive definite and that is short; else two damped ones, and what follows.
+
+    That is the minimum-norm solution over the eigenvalues above rounding, and parts of it. At minima that form a manifold of
+    overparametrised networks the loss grows with the third power of a distance δ: gradients are of the order δ², eigenvalues δ
+    across the manifold and at most δ² along it, so that the minimum-norm solution slides along it by any length. Damping by
+    `λ/(λ² + μ²)` with `μ² ~ |∇L|` leaves the first and takes away the second, and changes nothing where all eigenvalues are
+    above μ.
+    """
+    size = jnp.linalg.norm(state)
     # not a number where the Hessian is not positive definite
-    step = -jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(hessian), True), gradient)
+    definite = -jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(hessian), True), gradient)
 
     def general():
         values, vectors = jnp.linalg.eigh(hessian)
-        seen = jnp.abs(values) > 1e-11 * jnp.max(jnp.abs(values))
-        return -vectors @ jnp.where(seen, (vectors.T @ gradient) / jnp.where(seen, values, 1.0), 0.0)
+        largest, along = jnp.max(jnp.abs(values)), vectors.T @ gradient
+        seen = jnp.abs(values) > 1e-11 * largest
+        damping = jnp.linalg.norm(gradient) * largest / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
+        # far from critical points steps are long anyway
+        damping = jnp.where(damping <= _NEAR * largest**2, damping, 0.0)
+        shares = [jnp.where(seen, values / jnp.where(seen, values**2 + share * damping, 1.0), 0.0) for share in (1e-2, 1e-6, 0.0)]
+        damped = -jnp.stack(shares) * along @ vectors.T
+        return jnp.concatenate([damped, _FRACTIONS[1:, None] * damped[-1]])
 
-    return jax.lax.cond(jnp.all(jnp.isfinite(step)), lambda: step, general)
+    return jax.lax.cond(
+        jnp.linalg.norm(definite) <= _SHORT * size,
+        lambda: jnp.concatenate([jnp.broadcast_to(definite, (_DAMPED, len(definite))), _FRACTIONS[:, None] * definite]),
+        general,
+    )
 
 
 def _same_signature(hessian, start, end, distance):

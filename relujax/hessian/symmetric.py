@@ -47,7 +47,7 @@ def symmetric_spectrum(
 
     Dimensions times numbers of eigenvalues add up to the number of weights. Not for use inside `jax.jit`.
 
-    **Raises:** `ValueError` in single precision and for a point that is not 0 in the spare inputs.
+    **Raises:** `ValueError` in single precision, for a point that is not 0 in the spare inputs, and for sizes between 1 and 2.
 
     ```python
     >>> parts = symmetric_spectrum(FixedSpace((6,)), np.array([1.0, 0.0]))
@@ -58,6 +58,8 @@ def symmetric_spectrum(
     """
     require_x64("symmetric_spectrum", coordinates)
     sizes = np.asarray(space.blocks if sizes is None else sizes, float)
+    if np.any((sizes > 1) & (sizes < 2)):
+        raise ValueError(f"the sizes are {tuple(sizes.tolist())}: a block of between one and two members has no components.")
     kinds = tuple(_kind(size) for size in sizes)
     if space.classes.single != tuple(kind == 1 for kind in kinds):
         raise ValueError(f"the sizes are {tuple(sizes)} and the blocks {space.blocks}: the same ones must be of size 1.")

@@ -11,11 +11,12 @@ from .._precision import require_x64
 from ..fixed_space import FixedSpace, Size
 from ..hessian import Component, symmetric_spectrum
 from .newton import Solved, common_classes, common_sizes, own_coordinates, solve
-from .shapes import Shape, is_on, parse, seed
+from .shapes import Shape, across, is_on, parse, seed
 
 _LARGEST_MATRIX = 4096
 _TURNS = (0.5, 0.3, 0.7, 0.2, 0.9)
 _STEPS = 24
+_FARTHEST = 0.2  # that an entry moves in one such step
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,18 +133,41 @@ def member(shape: Shape, solved: Solved) -> Family:
 def find(shape: Shape) -> Solved | None:
     """The family's critical point in the coordinates of its common classes, or None."""
     if shape.kind == "I3":
-        # a minimum and a saddle of this symmetry meet where the family ends
-        found = [solved for turn in _TURNS if (solved := solve_from(shape, seed(shape, turn))) is not None]
-        return min(found, key=lambda solved: float(solved.loss), default=None)
+        # a minimum half turned, where it exists, and a saddle that lies across
+        seeds = [*(seed(shape, turn) for turn in _TURNS), across(shape)]
+        found = [solved for start in seeds if (solved := solve_from(shape, start)) is not None]
+        return min(found, key=lambda solved: float(solved.loss)) if found else _follow_across(shape)
     solved = solve_from(shape, seed(shape))
     return _follow_down(shape) if solved is None and shape.kind in ("II", "II+") else solved
 
 
 def solve_from(shape: Shape, start: Float[np.ndarray, " c"]) -> Solved | None:
     """The family's critical point that Newton's method reaches from a point nearby, or None."""
+    solved = _solve(shape, start)
+    return solved if solved.converged and is_on(shape, solved.coordinates) else None
+
+
+def _follow_across(shape):
+    """The saddle of three blocks from a last block of a sixth of the flipped one, where its leading terms serve."""
+    q, single, m = shape.sizes
+    points: list[np.ndarray] = []
+    for size in np.geomspace(max(q / 6, 2.0), m, _STEPS):
+        here = shape._replace(sizes=(q, single, float(size) if size != m else m))
+        solved = _solve(here, _predict(points) if points else across(here))
+        moved = np.abs(solved.coordinates - points[-1]) if points else np.zeros(1)
+        if not solved.converged or np.max(moved) > _FARTHEST:
+            return None
+        points.append(solved.coordinates)
+    return solved if is_on(shape, solved.coordinates) else None
+
+
+def _predict(points):
+    return points[-1] if len(points) == 1 else 2 * points[-1] - points[-2]
+
+
+def _solve(shape, start):
     solved = solve(common_classes(shape.space), start, common_sizes(shape.sizes))
-    solved = Solved(*(np.asarray(part) for part in solved))
-    return solved if bool(solved.converged) and is_on(shape, np.asarray(solved.coordinates)) else None
+    return Solved(*(np.asarray(part) for part in solved))
 
 
 def _follow_down(shape):
@@ -155,8 +179,7 @@ def _follow_down(shape):
     points: list[np.ndarray] = []
     for h in np.linspace(far**-0.5, k**-0.5, _STEPS):
         here = shape._replace(sizes=(q, h**-2 - q)) if h < k**-0.5 else shape
-        start = seed(here) if not points else points[-1] if len(points) == 1 else 2 * points[-1] - points[-2]
-        solved = solve_from(here, start)
+        solved = solve_from(here, _predict(points) if points else seed(here))
         if solved is None:
             return None
         points.append(np.asarray(solved.coordinates))

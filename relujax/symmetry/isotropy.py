@@ -8,6 +8,8 @@ from scipy.optimize import linear_sum_assignment
 from .._precision import require_x64
 from ..fixed_space import FixedSpace
 from ..network import RealArray
+from ..permutations import EXACT, canonical_order, coloured
+from .blocks import find_blocks
 from .newton import solve_in
 
 
@@ -51,10 +53,12 @@ def isotropy(weights: Float[RealArray, "m k"], *, tolerance: float = 1e-5) -> Is
     - `weights`: at least as many students as teachers; students that are left over are in no block.
     - `tolerance`: entries that differ by less, relative to the largest, count as equal.
 
-    Rows and columns are coloured and the colours refined by what they see of each other until nothing changes. In a block
-    every row has one entry that stands out, which pairs it with a column, however small that entry is. The pairs are then
-    refined in the same way, and the blocks are their colours. A residual above the tolerance says that the symmetry is not a
-    product of symmetric groups on these blocks.
+    Up to 12 students and 12 teachers the blocks are those of the largest product of symmetric groups that leaves the matrix
+    unchanged, exactly (`symmetry.blocks`). Where there is more symmetry than that, and for larger matrices, they are colours:
+    rows and columns are coloured and the colours refined by what they see of each other until nothing changes; an entry that
+    stands out in a block pairs its row with its column, and the pairs are refined in the same way. A residual above the
+    tolerance says that the symmetry is not a product of symmetric groups on these blocks. Without one the name of a larger
+    matrix is still exact where rows in a block can be told apart only by such an entry, and says too little symmetry elsewhere.
 
     **Raises:** `ValueError` when there are fewer students than teachers or entries that are not finite.
 
@@ -72,18 +76,35 @@ def isotropy(weights: Float[RealArray, "m k"], *, tolerance: float = 1e-5) -> Is
         raise ValueError(
             f"the weights have shape {weights.shape}: finite numbers, at least one student (row) a teacher (column), are needed."
         )
-    m, k = weights.shape
     width = tolerance * np.max(np.abs(weights), initial=1e-300)
+    if max(weights.shape) > EXACT:
+        return _by_colours(weights, width)
+    paired, blocks, is_all = find_blocks(weights, width)
+    product = _in_blocks(weights, paired, np.arange(weights.shape[1]), blocks)
+    if is_all:
+        return product
+    rows, columns = canonical_order(coloured(weights[None], width))
+    found = _by_colours(weights[rows][:, columns], width)
+    if found.residual <= width:
+        return product
+    return eqx.tree_at(lambda one: (one.rows, one.columns), found, (rows[found.rows], columns[found.columns]))
+
+
+def _by_colours(weights, width):
     paired, columns = _pair(weights, width)
-    order = np.concatenate([paired, np.setdiff1d(np.arange(m), paired)])
-    matrix = weights[order][:, columns]
-    colours = _refine(matrix, width)
+    order = np.concatenate([paired, np.setdiff1d(np.arange(len(weights)), paired)])
+    return _in_blocks(weights, paired, columns, _refine(weights[order][:, columns], width))
+
+
+def _in_blocks(weights, paired, columns, colours):
+    """The isotropy whose blocks are the colours of pairs of rows and columns."""
+    diagonal = weights[paired, columns]
     members = [np.flatnonzero(colours == colour) for colour in range(colours.max() + 1)]
-    members.sort(key=lambda block: (len(block), matrix[block[0], block[0]]))
-    sorted_ = np.concatenate(members)
-    rows, columns = np.concatenate([order[:k][sorted_], order[k:]]), columns[sorted_]
+    members.sort(key=lambda block: (len(block), diagonal[block[0]]))
+    order = np.concatenate(members)
+    rows, columns = np.concatenate([paired[order], np.setdiff1d(np.arange(len(weights)), paired)]), columns[order]
     blocks = tuple(len(block) for block in members)
-    space, ordered = FixedSpace(blocks, extra=m - k), weights[rows][:, columns]
+    space, ordered = FixedSpace(blocks, extra=len(weights) - len(columns)), weights[rows][:, columns]
     point = space.project(ordered)
     residual = float(np.max(np.abs(np.asarray(space.embed(point)) - ordered)))
     return Isotropy(blocks, " x ".join(f"S_{size}" for size in blocks), residual, point, rows, columns)

@@ -151,6 +151,13 @@ def _half_turned(q, turn):
     return np.array([flipped, single, 1, among, to_single, 0, from_single, 0, -0.1 * turn, 0, -0.08 * turn, 0])
 
 
+def across(shape: Shape) -> Float[np.ndarray, " c"]:
+    """The leading terms of the saddle of three blocks whose single neuron lies across the flipped neurons and the others."""
+    q, _, m = shape.sizes
+    from_single = 0.56 / math.sqrt(q), 0, -0.42 / math.sqrt(m)
+    return np.array([-1 + 1.4 / q, 0.15, 1, 1.8 / q, 0.8 / q, 0.2 / q, *from_single, 1 / q, 0.5 / q, -0.1 / m])
+
+
 def is_on(shape: Shape, coordinates: Float[np.ndarray, " c"]) -> bool:
     """Whether a critical point in the family's fixed space is the family, not another point that Newton's method strayed to."""
     k = sum(shape.sizes)
@@ -168,4 +175,7 @@ def is_on(shape: Shape, coordinates: Float[np.ndarray, " c"]) -> bool:
         return bool(in_place and (share > 0.8 if shape.kind == "II" else share < 0.3))
     if shape.kind == "II+":
         return bool(first + 0.1 < coordinates[places[2, 0]] < 0 < second)
-    return bool(first + 0.02 < second < 0.3 and coordinates[2] > 0)
+    # the others stay at their teachers: not a permuted copy of another point, in which one of them is the flipped or turned one
+    upright = coordinates[2]
+    seen = coordinates[places[2, : 3 if shape.sizes[2] > 1 else 2]]
+    return bool(first + 0.02 < second < 0.3 and upright > 0.5 and np.max(np.abs(seen)) < 0.5 * upright)

@@ -37,7 +37,7 @@ def extremal_vectors(inputs: Float[RealArray, "n d"], targets: Float[RealArray, 
 
     **Arguments:**
 
-    - `inputs`: shape (n, d); append a column of ones for networks with hidden biases.
+    - `inputs`: shape (n, d); append a column of ones for networks with hidden biases. Rows of zeros move nothing.
     - `targets`: shape (n,).
 
     Every sector and every face of one that the hyperplanes `x_i·w = 0` cut out is tried: D is the mean of `y_i x_i` over the
@@ -58,8 +58,16 @@ def extremal_vectors(inputs: Float[RealArray, "n d"], targets: Float[RealArray, 
     ```
     """
     inputs, targets = np.asarray(inputs, float), np.asarray(targets, float)
+    there = np.any(inputs != 0, axis=1)
+    if not np.any(there):
+        return []
+    found = _extremal_vectors(inputs[there], targets[there] / len(targets))
+    return [_with_zero_rows(one, there) for one in sorted(found, key=lambda one: -np.linalg.norm(one.vector))]
+
+
+def _extremal_vectors(inputs, shares):
     coordinates, frame = _span(inputs)
-    terms = targets[:, None] * coordinates / len(targets)
+    terms = shares[:, None] * coordinates
     found = []
     for boundary, actives in _faces(coordinates):
         normals = coordinates[boundary]
@@ -70,7 +78,14 @@ def extremal_vectors(inputs: Float[RealArray, "n d"], targets: Float[RealArray, 
             for index in np.flatnonzero(_lie_in(sign * vectors, coordinates, actives, boundary)):
                 if _is_mixture(vectors[index] - means[index], terms[boundary]):
                     found.append(ExtremalVector(vectors[index] @ frame, sign, actives[index], boundary))
-    return sorted(found, key=lambda one: -np.linalg.norm(one.vector))
+    return found
+
+
+def _with_zero_rows(one, there):
+    """Data at 0 are on the boundary of every neuron."""
+    active, boundary = np.zeros(len(there), bool), np.ones(len(there), bool)
+    active[there], boundary[there] = one.active, one.boundary
+    return one._replace(active=active, boundary=boundary)
 
 
 def _span(vectors):

@@ -1,5 +1,6 @@
 """Closed forms for one neuron `a relu(w·x)` under gradient flow of `1/2n Σ_i (f(x_i) − y_i)²`."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -96,11 +97,13 @@ def logistic_growth(
 
     **Arguments:**
 
+    - `times`: not negative.
     - `scale`: its initial amplitude a = |w|, above 0.
-    - `input_norm`, `target`: |x| and y > 0 of that datum.
+    - `input_norm`, `target`: |x| and y of that datum.
     - `number`: how many data the loss averages over.
 
-    `U = (y/|x|) / (1 + ((y/|x|)/λ² − 1) e^{−2y|x|t/n})`; half of the limit is reached at `logistic_half_time`.
+    `U = (y/|x|) / (1 + ((y/|x|)/λ² − 1) e^{−2y|x|t/n})`. It grows from λ² < y/|x| to that limit, half of which is reached at
+    `logistic_half_time`, and decays to it from above; for y ≤ 0 it decays to 0.
 
     ```python
     >>> half = logistic_half_time(scale=1e-6, input_norm=5**0.5, target=1.0)
@@ -109,13 +112,21 @@ def logistic_growth(
 
     ```
     """
-    rate = 2 * target * input_norm / number
-    half = logistic_half_time(scale=scale, input_norm=input_norm, target=target, number=number)
-    return target / input_norm * expit(rate * (np.asarray(times, float) - half))
+    times, end, square = np.asarray(times, float), target / input_norm, scale**2
+    passed = 2 * target * input_norm / number * times
+    if square < end:
+        half = logistic_half_time(scale=scale, input_norm=input_norm, target=target, number=number)
+        return end * expit(passed - 2 * target * input_norm / number * half)
+    if end > 0:
+        return end / (end / square * np.exp(-passed) - np.expm1(-passed))
+    gained = np.expm1(passed) / end if end < 0 else 2 * input_norm**2 / number * times
+    return square * np.exp(passed) / (1 + square * gained)
 
 
 def logistic_half_time(*, scale: float, input_norm: float, target: float, number: int = 1) -> float:
-    """When `logistic_growth` reaches half of its limit; to leading order `ln(1/λ) n/(y|x|)`."""
+    """When `logistic_growth` reaches half of its limit; to leading order `ln(1/λ) n/(y|x|)`. Infinite where it decays."""
     end = target / input_norm
+    if scale**2 >= end:
+        return math.inf
     odds = np.log(end) - 2 * np.log(scale) + np.log1p(-(scale**2) / end)
     return float(odds * number / (2 * target * input_norm))

@@ -167,3 +167,45 @@ def test_logistic_growth_solves_its_equation():
     grown = theory.logistic_growth(times, scale=scale, input_norm=length, target=target, number=number)
     np.testing.assert_allclose(grown, exact, rtol=1e-9)
     np.testing.assert_allclose(theory.logistic_half_time(scale=1e-6, input_norm=5**0.5, target=1.0), 5.998544, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", [0.7, 1e-9, 0.0, -0.4])
+@pytest.mark.parametrize("scale", [0.5, 0.9, 3.0])
+def test_logistic_growth_decays_from_above_its_limit(scale, target):
+    length, number = 1.3, 3
+
+    def field(_, u):
+        return 2 * u * (target - length * u) * length / number
+
+    times = np.array([0.0, 0.1, 5.0, 40.0])
+    exact = solve_ivp(field, (0, 40), [scale**2], t_eval=times, method="DOP853", rtol=1e-13, atol=1e-30).y[0]
+    options = {"scale": scale, "input_norm": length, "target": target, "number": number}
+    np.testing.assert_allclose(theory.logistic_growth(times, **options), exact, rtol=1e-9)
+    assert np.isinf(theory.logistic_half_time(**options)) == (scale**2 >= target / length)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_of_zeros_leave_the_extremal_vectors_as_they_are(seed):
+    """Zeros put anywhere into small whole data with ties: the same vectors, but for the mean over more data."""
+    r = np.random.default_rng(seed)
+    for _ in range(40):
+        n, dim = r.integers(1, 6), r.integers(1, 4)
+        inputs, targets = r.integers(-2, 3, (n, dim)).astype(float), r.standard_normal(n)
+        there = np.ones(n + 2, bool)
+        there[r.choice(n + 2, 2, replace=False)] = False
+        padded, more = np.zeros((n + 2, dim)), r.standard_normal(n + 2)
+        padded[there], more[there] = inputs, targets * (n + 2) / n
+        plain, found = theory.extremal_vectors(inputs, targets), theory.extremal_vectors(padded, more)
+        assert len(plain) == len(found)
+        for one, other in zip(plain, found, strict=True):
+            np.testing.assert_allclose(one.vector, other.vector, atol=1e-12)
+            np.testing.assert_array_equal(one.active, other.active[there])
+            assert not np.any(other.active[~there])
+            assert np.all(other.boundary[~there])
+
+
+def test_a_row_of_zeros_beside_data_in_general_position():
+    inputs, targets = np.array([[-0.75, 1.0], [0.0, 0.0], [-0.5, 1.0], [0.125, 1.0]]), np.array([1.1, 5.0, 0.1, 0.8])
+    (only,) = theory.extremal_vectors(inputs, targets)
+    np.testing.assert_allclose(only.vector, np.array([-0.258333333333, 0.666666666667]) * 3 / 4, atol=1e-9)
+    assert theory.extremal_vectors(np.zeros((2, 3)), np.ones(2)) == []
