@@ -165,7 +165,8 @@ class _Motion(NamedTuple):
         along = direction * rates / jnp.where(omega > 0, omega, 1.0)
         growing = (jnp.abs(state.amplitudes) + along) / 2
         if inclusion.balance is not None:
-            growing = jnp.where(along < 0, _growing_against(inclusion, state, pull, omega, along), growing)
+            exact, is_better = _growing_against(inclusion, state, pull, omega, along)
+            growing = jnp.where((along < 0) & is_better, exact, growing)
         return _Motion(state.amplitudes, rates, omega, direction, growing)
 
     def _growing(self):
@@ -211,15 +212,16 @@ class _Motion(NamedTuple):
 
 def _growing_against(inclusion, state, pull, omega, along):
     """`(|a| + v·e)/2` for a neuron that points against the direction e of its pull, where that is a difference of two numbers
-    that may be equal: `(a² − |v|² + |v − (v·e) e|²) / (2 |a| − 2 v·e)`."""
+    that may be equal: `(a² − |v|² + |v − (v·e) e|²) / (2 |a| − 2 v·e)`. Also whether its terms are small enough for that to be
+    better than the difference."""
     scale = jnp.maximum(jnp.abs(state.amplitudes), jnp.max(jnp.abs(state.hidden), axis=1))
     inverse = 1 / jnp.where(scale > 0, scale, 1.0)
     units = (pull @ inclusion.moved) / jnp.where(omega > 0, omega, 1.0)[:, None]
     hidden, gap = state.hidden * inverse[:, None], inclusion.balance.gap * inverse
     across = hidden - jnp.sum(hidden * units, axis=1, keepdims=True) * units
     total = (jnp.abs(state.amplitudes) - along) * inverse
-    squares = gap * jnp.abs(gap) + jnp.sum(across**2, axis=1)
-    return scale * squares / jnp.where(total > 0, 2 * total, 1.0)
+    own, rest = gap * jnp.abs(gap), jnp.sum(across**2, axis=1)
+    return scale * (own + rest) / jnp.where(total > 0, 2 * total, 1.0), jnp.abs(own) + rest < 0.1 * total**2
 
 
 def settle(
