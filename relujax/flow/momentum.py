@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
-from jaxtyping import Float
 
 from ..loss import AbstractLoss
-from ..network import RealArray, ShallowReLU, ravel, unravel
+from ..network import ShallowReLU, ravel, unravel
 from ..parallel import Progress, chunk_size, map_chunks, map_first
-from .checks import check_flow
+from .checks import Times, check_flow
 from .ensemble import Observables
 from .observe import gradient_norm, named
 from .result import Ensemble
@@ -25,7 +24,7 @@ def momentum_flow(
     friction: float,
     vanishing: bool = False,
     end_time: float,
-    save_at: Float[RealArray, " s"] | None = None,
+    save_at: Times | None = None,
     observe: Observables = (),
     rtol: float = 1e-7,
     atol: float = 1e-9,
