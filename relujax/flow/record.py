@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..loss import AbstractLoss
 from ..network import ShallowReLU
@@ -52,7 +52,7 @@ class Recorder(eqx.Module):
         """Nothing saved yet, and levels above the loss at the start passed at time 0."""
         saved = jax.tree.map(
             lambda leaf: jnp.zeros((self.save_times.size, *leaf.shape), leaf.dtype),
-            jax.eval_shape(self._observe, net),
+            jax.eval_shape(self.observe, net),
         )
         records = self.save_times.size or self.levels.size
         loss = self.loss(net) if records else jnp.zeros(())
@@ -81,39 +81,17 @@ class Recorder(eqx.Module):
         def network_at(time, now):
             return self._inside(records, time, (time - start) / length, at, loss, now)
 
-        return self._save_until(records, end, network_at)._replace(loss=loss)
+        return self.save_until(records, end, network_at)._replace(loss=loss)
 
     def finish(self, records: Records, net: ShallowReLU, status: Array) -> Records:
         """What is recorded at save times that were not reached: the observables at the end where the flow rests there, else
         NaN, and −1 where an observable is an integer."""
         rests = (status == FlowStatus.CONVERGED) | (status == FlowStatus.ROUNDING)
-        after = self._save_until(records, jnp.inf, lambda time, now: (net, now))
-        late = jnp.arange(self.save_times.size) >= records.next_save
+        after = self.save_until(records, jnp.inf, lambda time, now: (net, now))
+        late = ~rests & (jnp.arange(self.save_times.size) >= records.next_save)
+        return after._replace(saved=jax.tree.map(lambda values: unknown_where(late, values), after.saved))
 
-        def unknown(values):
-            nothing = jnp.nan if jnp.issubdtype(values.dtype, jnp.inexact) else -1
-            return jnp.where(
-                ~rests & late.reshape(-1, *[1] * (values.ndim - 1)), jnp.asarray(nothing).astype(values.dtype), values
-            )
-
-        return after._replace(saved=jax.tree.map(unknown, after.saved))
-
-    def next_time(self, records: Records) -> Array:
-        """The save time to be reached next; infinite after the last."""
-        later = jnp.append(self.save_times, jnp.inf)
-        return later[jnp.minimum(records.next_save, self.save_times.size)]
-
-    def _observe(self, net):
-        arrays, rest = eqx.partition(self.observables, eqx.is_array)
-
-        def observe(given):
-            observables, net = eqx.combine(given[0], rest), given[1]
-            return {name: jnp.asarray(function(net)) for name, function in observables}
-
-        # an observable may well be the eigenvalues of something
-        return one_by_one(observe)((arrays, net))
-
-    def _save_until(self, records, reached, network_at):
+    def save_until(self, records, reached, network_at):
         """Observables at the save times up to one; `network_at` gives the network and its loss at a time, given the loss at
         the one before."""
         if self.save_times.size == 0:
@@ -127,11 +105,27 @@ class Recorder(eqx.Module):
         def save(state):
             index, now, saved = state
             network, now = network_at(self.save_times[index], now)
-            values = self._observe(network)
+            values = self.observe(network)
             return index + 1, now, jax.tree.map(lambda all_, one: all_.at[index].set(one), saved, values)
 
         index, _, saved = jax.lax.while_loop(is_due, save, (records.next_save, records.loss, records.saved))
         return records._replace(next_save=index, saved=saved)
+
+    def next_time(self, records: Records) -> Array:
+        """The save time to be reached next; infinite after the last."""
+        later = jnp.append(self.save_times, jnp.inf)
+        return later[jnp.minimum(records.next_save, self.save_times.size)]
+
+    def observe(self, net: ShallowReLU) -> dict[str, Array]:
+        """The observables of one network, by name."""
+        arrays, rest = eqx.partition(self.observables, eqx.is_array)
+
+        def observe(given):
+            observables, net = eqx.combine(given[0], rest), given[1]
+            return {name: jnp.asarray(function(net)) for name, function in observables}
+
+        # an observable may well be the eigenvalues of something
+        return one_by_one(observe)((arrays, net))
 
     def _inside(self, records, time, fraction, at, loss, now):
         """The network at a fraction of a step, and its loss, which lies between those of the record before and of the end of
@@ -163,6 +157,12 @@ class Recorder(eqx.Module):
             return inside, self.loss(inside)
 
         return branch(too_high | (value < low - slack), moved, lambda: (jax.tree.map(jnp.asarray, network), value))
+
+
+def unknown_where(late: Bool[Array, " s"], values: Array) -> Array:
+    """Records with NaN, or −1 for integers, at some of the times."""
+    nothing = jnp.asarray(jnp.nan if jnp.issubdtype(values.dtype, jnp.inexact) else -1)
+    return jnp.where(late.reshape(-1, *[1] * (values.ndim - 1)), nothing.astype(values.dtype), values)
 
 
 class EventLog(NamedTuple):

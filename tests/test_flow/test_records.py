@@ -26,7 +26,7 @@ def test_levels_are_passed_when_the_records_say_so(tolerance):
     for path, end, passages in zip(records, run.losses, run.level_times, strict=True):
         for level, passage in zip(levels, passages, strict=True):
             assert np.all(path[passage > TIMES] > level)
-            reached = TIMES[TIMES >= passage]
+            reached = TIMES[passage <= TIMES]
             # in the step in which it passes a level the loss stays below; a later step may rise
             assert reached.size == 0 or path[np.argmax(passage <= TIMES)] <= level
             assert not (end <= level and np.isinf(passage))
@@ -44,7 +44,7 @@ def test_what_was_not_reached_is_not_recorded():
     )
     stopped = run.status == rj.FlowStatus.STEP_LIMIT
     assert stopped.any()
-    beyond = TIMES > run.times[:, None]
+    beyond = run.times[:, None] < TIMES
     np.testing.assert_array_equal(np.isnan(run.observed["loss"]), beyond & stopped[:, None])
     np.testing.assert_array_equal(np.isnan(run.observed["norm"]), beyond & stopped[:, None])
     np.testing.assert_array_equal(run.observed["active"] == -1, beyond & stopped[:, None])
