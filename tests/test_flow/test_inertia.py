@@ -23,7 +23,8 @@ def small_steps(loss, nets, friction, vanishing, end, step):
     weight_speed, amplitude_speed = np.zeros_like(weights), np.zeros_like(amplitudes)
     for k in range(round(end / step)):
         z = weights @ inputs.T
-        active = z > 0
+        # a start on a boundary is not to be told its side by rounding
+        active = z > 1e-13
         residual = (targets - np.einsum("bm,bmn->bn", amplitudes, active * z)) / len(targets)
         brake = 1 + step * (friction / (step * (k + 1)) if vanishing else friction)
         pull = active * residual[:, None]
