@@ -9,10 +9,12 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from . import arccos, biased_arccos
-from .network import RealArray, ShallowReLU, hidden_vectors, preactivations
+from .network import RealArray, ShallowReLU, hidden_vectors, preactivations, relu
+from .numbers import is_traced, real_array
 
 
 class AbstractLoss(eqx.Module):
@@ -57,7 +59,7 @@ class SquaredError(AbstractCriterion):
         return outputs - targets
 
     def curvature(self, outputs, targets):
-        return jnp.ones_like(outputs)
+        return jnp.where(jnp.isnan(outputs), outputs, jnp.ones_like(outputs))
 
 
 class LogisticError(AbstractCriterion):
@@ -108,7 +110,10 @@ class EmpiricalLoss(AbstractLoss):
     Hessian of a population loss however many data there are. With fixed amplitudes it is `JᵀJ/n`, which never has a
     negative eigenvalue.
 
-    **Raises:** `ValueError` for shapes that do not belong together and for empty data.
+    Lists of numbers and arrays of integers are made arrays of floating-point numbers.
+
+    **Raises:** `ValueError` for shapes that do not belong together, for empty data, and for data that are not finite numbers;
+    inside `jax.jit` numbers are not known, and NaN makes everything NaN.
 
     ```python
     >>> loss = EmpiricalLoss(jnp.array([[1.0], [2.0]]), jnp.array([1.0, 0.0]))
@@ -118,8 +123,8 @@ class EmpiricalLoss(AbstractLoss):
     ```
     """
 
-    inputs: Float[RealArray, "n d"]
-    targets: Float[RealArray, " n"]
+    inputs: Float[RealArray, "n d"] = eqx.field(converter=real_array("inputs"))
+    targets: Float[RealArray, " n"] = eqx.field(converter=real_array("targets"))
     criterion: AbstractCriterion = SquaredError()
 
     def __check_init__(self):
@@ -128,6 +133,11 @@ class EmpiricalLoss(AbstractLoss):
             raise ValueError(f"inputs have shape {shape}: one row a datum is needed, shape (n, d) with n and d at least 1.")
         if targets != shape[:1]:
             raise ValueError(f"targets have shape {targets} and inputs {shape}: one target a datum is needed, shape {shape[:1]}.")
+        for name in ("inputs", "targets"):
+            array = getattr(self, name)
+            wrong = 0 if is_traced(array) else np.sum(~np.isfinite(np.asarray(array)))
+            if wrong:
+                raise ValueError(f"{name} hold {wrong} numbers that are NaN or infinite: leave those data out.")
 
     def __call__(self, net):
         return jnp.mean(self.criterion.value(self.outputs(net), self.targets))
@@ -139,16 +149,16 @@ class EmpiricalLoss(AbstractLoss):
             return self._gradient_by_data(net)
         z = net.weights @ self.inputs.T
         z = z if net.biases is None else z + net.biases[:, None]
-        active = z > 0
-        features = jnp.where(active, z, 0.0)
+        active, features = z > 0, relu(z)
         slope = self.criterion.slope(net.amplitudes @ features, self.targets) / len(self.targets)
-        back = jnp.where(active, net.amplitudes[:, None] * slope, 0.0)
+        # features are 0 where a neuron is inactive, and NaN where that cannot be said
+        back = jnp.where(active, net.amplitudes[:, None] * slope, features)
         return _only_trained(net, weights=back @ self.inputs, biases=back @ jnp.ones_like(slope), amplitudes=features @ slope)
 
     def _gradient_by_data(self, net):
         active, features = self._layer(net)
         slope = self.criterion.slope(features @ net.amplitudes, self.targets) / len(self.targets)
-        back = jnp.where(active, slope[:, None], 0.0)
+        back = jnp.where(active, slope[:, None], features)
         return _only_trained(
             net,
             weights=net.amplitudes[:, None] * (back.T @ self.inputs),
@@ -172,7 +182,7 @@ class EmpiricalLoss(AbstractLoss):
     def jacobian(self, net: ShallowReLU) -> Float[Array, "n p"]:
         """The derivative of the outputs in the trained parameters, shape `(n, p)`."""
         active, features = self._layer(net)
-        gain = jnp.where(active, net.amplitudes, 0.0)
+        gain = jnp.where(active, net.amplitudes, features)
         parts = {
             "weights": (gain[:, :, None] * self.inputs[:, None, :]).reshape(len(self.targets), -1),
             "biases": gain,
@@ -184,7 +194,7 @@ class EmpiricalLoss(AbstractLoss):
         """`C_j = 1/n Σ_{i active} c'(f(x_i)) (x_i, 1)`: what couples a_j and (w_j, b_j) in the Hessian; `∇_{w_j} L = a_j C_j`."""
         active, features = self._layer(net)
         slope = self.criterion.slope(features @ net.amplitudes, self.targets) / len(self.targets)
-        back = jnp.where(active, slope[:, None], 0.0)
+        back = jnp.where(active, slope[:, None], features)
         correlations = back.T @ self.inputs
         if net.biases is None:
             return correlations
@@ -193,8 +203,7 @@ class EmpiricalLoss(AbstractLoss):
     def _layer(self, net):
         _check_one(net, self.inputs.shape[1], "the data")
         z = preactivations(net, self.inputs)
-        active = z > 0
-        return active, jnp.where(active, z, 0.0)
+        return z > 0, relu(z)
 
 
 class PopulationLoss(AbstractLoss):

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .numbers import real_array
+
 RealArray = Array | np.ndarray
 
 TRAINABLE = ("weights", "biases", "amplitudes")
@@ -26,9 +28,10 @@ class ShallowReLU(eqx.Module):
     - `biases`: hidden biases, shape `(m,)`, or `None` for a network without them.
     - `train`: which of `"weights"`, `"biases"`, `"amplitudes"` move; static. A gradient, a flow and a Hessian see only those.
 
-    A leading ensemble axis on every array makes a stack of networks; call it under `jax.vmap`.
+    A leading ensemble axis on every array makes a stack of networks; call it under `jax.vmap`. Lists of numbers are made arrays.
 
-    **Raises:** `ValueError` for shapes that do not belong together and for unknown names in `train`.
+    **Raises:** `ValueError` for shapes that do not belong together, for what are no real numbers, and for unknown names in
+    `train`.
 
     ```python
     >>> import jax.numpy as jnp
@@ -39,9 +42,9 @@ class ShallowReLU(eqx.Module):
     ```
     """
 
-    weights: Float[RealArray, "*batch m d"]
-    amplitudes: Float[RealArray, "*batch m"]
-    biases: Float[RealArray, "*batch m"] | None = None
+    weights: Float[RealArray, "*batch m d"] = eqx.field(converter=real_array("weights"))
+    amplitudes: Float[RealArray, "*batch m"] = eqx.field(converter=real_array("amplitudes"))
+    biases: Float[RealArray, "*batch m"] | None = eqx.field(converter=real_array("biases"), default=None)
     train: tuple[str, ...] = eqx.field(static=True, default=TRAINABLE)
 
     def __check_init__(self):
@@ -58,7 +61,7 @@ class ShallowReLU(eqx.Module):
 
     def __call__(self, x: Float[RealArray, " d"]) -> Float[Array, ""]:
         """The output at one input of shape `(d,)`; `jax.vmap(net)` takes `(n, d)`."""
-        return jnp.sum(self.amplitudes * jax.nn.relu(preactivations(self, x)))
+        return jnp.sum(self.amplitudes * relu(preactivations(self, x)))
 
     @property
     def width(self) -> int:
@@ -74,6 +77,11 @@ class ShallowReLU(eqx.Module):
     def trained(self) -> tuple[str, ...]:
         """The names of the arrays that are there and move, in the order of `ravel`."""
         return tuple(name for name in TRAINABLE if name in self.train and getattr(self, name) is not None)
+
+
+def relu(z: Float[RealArray, "*shape"]) -> Float[Array, "*shape"]:
+    """`max(z, 0)` with derivative 0 at 0; NaN where z is, and so is what comes back through it."""
+    return jnp.where(z <= 0, 0.0, z)
 
 
 def ravel(net: ShallowReLU) -> Float[Array, "*batch p"]:
@@ -149,7 +157,7 @@ def preactivations(net: ShallowReLU, x: Float[RealArray, "*points d"]) -> Float[
 
 
 def activation_pattern(net: ShallowReLU, inputs: Float[RealArray, "n d"]) -> Bool[Array, "n m"]:
-    """Which neurons are active, `w_j·x_i + b_j > 0`, on which data; on a boundary a neuron is inactive."""
+    """Which neurons are active, `w_j·x_i + b_j > 0`, on which data; on a boundary and where that is NaN a neuron is not."""
     return preactivations(net, inputs) > 0
 
 
@@ -157,11 +165,11 @@ def dead_neurons(net: ShallowReLU, inputs: Float[RealArray, "n d"]) -> Bool[Arra
     """The neurons of one network that no datum activates; on these data they never move again.
 
     A pre-activation within 1e-13 of a boundary, relative to |(w, b)| |(x, 1)|, counts as on it: a neuron that dies rests
-    there at the level of rounding.
+    there at the level of rounding. A neuron that is NaN somewhere is not dead.
     """
     z = preactivations(net, inputs)
     scale = jnp.linalg.norm(hidden_vectors(net), axis=-1) * jnp.sqrt(1 + jnp.sum(inputs**2, axis=-1))[:, None]
-    return ~jnp.any(z > 1e-13 * scale, axis=0)
+    return jnp.all(z <= 1e-13 * scale, axis=0)
 
 
 def hidden_vectors(net: ShallowReLU) -> Float[Array, "*batch m q"]:

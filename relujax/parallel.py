@@ -12,7 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from .numbers import is_traced
+
 Progress = Callable[[int, int], None]
+
+OUTSIDE = "an ensemble compiles its own program: call it outside of jax.jit, jax.grad and jax.vmap."
 
 # fewer members than this are not given to a device of their own
 _SHARE = 64
@@ -33,9 +37,13 @@ def map_chunks(function: Callable[..., Any], batched: Any, *, chunk: int, progre
 
     Several devices take turns, as many as there are 64 members for. On a CPU there is at least one worker a core: compiled
     code leaves Python's lock. The chunks do not depend on the number of workers, so neither do the results. On an interrupt,
-    chunks that have not begun are dropped.
+    chunks that have not begun are dropped. Of no members at all nothing is computed.
+
+    **Raises:** `ValueError` inside a caller's `jax.jit`, which cannot wait for threads.
     """
     number = jax.tree.leaves(batched)[0].shape[0]
+    if number == 0:
+        return _of_nothing(function, batched, chunk)
     starts = range(0, number, chunk)
     # every device compiles for itself: a small ensemble is not worth that
     devices = jax.local_devices()[: max(number // _SHARE, 1)]
@@ -54,6 +62,8 @@ def map_chunks(function: Callable[..., Any], batched: Any, *, chunk: int, progre
 
     # workers that met an uncompiled function would each compile it; the call that does must not do the work alone
     first = call(0, empty=len(starts) > 1)
+    if is_traced(first):
+        raise ValueError(OUTSIDE)
     joined = jax.tree.map(lambda leaf: np.empty((number, *leaf.shape[1:]), leaf.dtype), first)
     pool = ThreadPoolExecutor(min(workers, len(starts)))
     try:
@@ -68,6 +78,13 @@ def map_chunks(function: Callable[..., Any], batched: Any, *, chunk: int, progre
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return joined
+
+
+def _of_nothing(function, batched, chunk):
+    """The empty arrays that `function` would fill."""
+    part = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((chunk, *leaf.shape[1:]), jnp.asarray(leaf).dtype), batched)
+    shapes = jax.eval_shape(function, part, jax.ShapeDtypeStruct((), int))
+    return jax.tree.map(lambda leaf: np.empty((0, *leaf.shape[1:]), leaf.dtype), shapes)
 
 
 def map_first(function: Callable[..., Any], batched: Any, count: Array, *, block: int = 1) -> Any:

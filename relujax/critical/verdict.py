@@ -113,8 +113,11 @@ def classify(loss: AbstractLoss, nets: ShallowReLU, *, gradient_tolerance: float
     require_x64("classify", nets)
     nets = jax.tree.map(jnp.asarray, nets)
     if is_stacked(nets):
+        number = len(nets.weights)
+        # an empty stack has the shapes of one network of ones
+        nets = nets if number else jax.tree.map(lambda leaf: jnp.ones((1, *leaf.shape[1:]), leaf.dtype), nets)
         each = [_classify_one(loss, take(nets, i), gradient_tolerance, null_tolerance) for i in range(len(nets.weights))]
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
+        return jax.tree.map(lambda *leaves: np.stack(leaves)[:number], *each)
     return _classify_one(loss, nets, gradient_tolerance, null_tolerance)
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import diffrax
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
+from ..network import RealArray
 from .field import Field
 from .integrate import first_length
 
@@ -16,8 +16,8 @@ class NeuronController(diffrax.AbstractAdaptiveStepSizeController):
     """`diffrax.PIDController` with the error of θ_i judged against `rtol |θ_i| + atol |its neuron|`."""
 
     field: Field
-    rtol: float | Array
-    atol: float | Array
+    rtol: float | RealArray
+    atol: float | RealArray
     norm: Callable[[Any], Any]
 
     def wrap(self, direction):

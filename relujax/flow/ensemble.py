@@ -13,10 +13,10 @@ from jaxtyping import Float
 
 from .._precision import require_x64
 from ..loss import AbstractLoss, EmpiricalLoss, SquaredError
-from ..network import RealArray, ShallowReLU, hidden_vectors, take
+from ..network import RealArray, ShallowReLU, hidden_vectors
 from ..parallel import Progress, chunk_size, map_chunks, map_first
 from .boundaries import SharedBoundaries
-from .checks import check_flow, check_stops
+from .checks import Times, check_flow, check_stops
 from .follow import Method, Plan
 from .integrate import Limits
 from .observe import Observable, named
@@ -37,16 +37,16 @@ def flow_ensemble(
     loss: AbstractLoss,
     nets: ShallowReLU,
     *,
-    end_time: float | Float[RealArray, " B"] = math.inf,
+    end_time: float | Float[RealArray, " B"] | Sequence[float] = math.inf,
     gradient_norm: float | None = None,
     rtol: float = 1e-6,
     atol: float = 1e-6,
     solver: diffrax.AbstractSolver | AbstractStepper | AbstractPieces | None = None,
     kinks: Literal["auto", "step", "locate"] = "auto",
     max_steps: int = 100_000,
-    save_at: Float[RealArray, " s"] | None = None,
+    save_at: Times | None = None,
     observe: Observables = (),
-    loss_levels: Float[RealArray, " l"] | None = None,
+    loss_levels: Float[RealArray, " l"] | Sequence[float] | None = None,
     record_events: int = 0,
     progress: Progress | None = None,
     block: int | None = None,
@@ -99,10 +99,11 @@ def flow_ensemble(
 
     ```
     """
-    times = check_flow(nets, stacked=True, end_time=end_time, rtol=rtol, atol=atol, max_steps=max_steps, save_at=save_at)
+    options = {"end_time": end_time, "rtol": rtol, "atol": atol, "max_steps": max_steps, "save_at": save_at}
+    times = check_flow(nets, stacked=True, loss=loss, **options)
     check_stops(end_time=end_time, gradient_norm=gradient_norm, loss_levels=loss_levels, block=block)
     # a network that the loss has no use for is refused before anything compiles
-    jax.eval_shape(loss, take(nets, 0))
+    jax.eval_shape(jax.vmap(loss), nets)
     number, dtype = nets.weights.shape[0], jnp.asarray(nets.weights).dtype
     if gradient_norm is None:
         gradient_norm = 0.0 if np.all(np.isfinite(end_time)) else _FLOOR * (rtol + atol)

@@ -147,7 +147,7 @@ class Plan(eqx.Module):
         )
 
     def _followed(self, network, end, gradient_norm, stats, recorder):
-        records = recorder.finish(end.records, network)
+        records = recorder.finish(end.records, network, end.status)
         return Followed(
             network=network,
             time=end.time,

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..loss import AbstractLoss, EmpiricalLoss
-from ..network import RealArray, ShallowReLU, activation_pattern, dead_neurons, hidden_vectors, preactivations, ravel
+from ..network import RealArray, ShallowReLU, activation_pattern, dead_neurons, hidden_vectors, preactivations, ravel, relu
 
 Observable = Callable[[ShallowReLU], Array]
 
@@ -145,7 +145,7 @@ def dead_count(inputs: Float[RealArray, "n d"]) -> Observable:
 
 def outputs(points: Float[RealArray, "n d"]) -> Observable:
     """The network at given points, shape (n,)."""
-    return lambda net: jax.nn.relu(preactivations(net, points)) @ net.amplitudes
+    return lambda net: relu(preactivations(net, points)) @ net.amplitudes
 
 
 def residuals(loss: EmpiricalLoss) -> Observable:

@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
-from jaxtyping import Float
 
 from ..loss import AbstractLoss
-from ..network import RealArray, ShallowReLU, ravel, unravel
-from .checks import check_flow
+from ..network import ShallowReLU, ravel, unravel
+from ..numbers import is_traced
+from .checks import Number, Times, check_flow, traced_times
 from .controller import NeuronController
 from .field import Field
 from .result import Trajectory
@@ -20,10 +20,10 @@ def gradient_flow(
     loss: AbstractLoss,
     net: ShallowReLU,
     *,
-    end_time: float,
-    save_at: Float[RealArray, " s"] | diffrax.SaveAt | None = None,
-    rtol: float = 1e-6,
-    atol: float = 1e-6,
+    end_time: Number,
+    save_at: Times | diffrax.SaveAt | None = None,
+    rtol: Number = 1e-6,
+    atol: Number = 1e-6,
     solver: diffrax.AbstractSolver | None = None,
     adjoint: diffrax.AbstractAdjoint | None = None,
     max_steps: int = 100_000,
@@ -33,12 +33,14 @@ def gradient_flow(
 
     **Arguments:**
 
-    - `end_time`: flow time at which to stop.
+    - `end_time`: flow time at which to stop; like the save times it may be traced in a caller's `jax.jit`, and must then be
+      in range when that runs: out of range everything is NaN, and the status `DIVERGED`.
     - `save_at`: ascending times in `[0, end_time]` whose networks are kept in `.path`, or a `diffrax.SaveAt`.
     - `rtol`, `atol`: the local error of parameter θ_i may be `rtol |θ_i| + atol |its neuron|`, in root mean square.
     - `solver`: any diffrax solver, `diffrax.Tsit5()` unless said otherwise.
-    - `adjoint`: a diffrax adjoint that differentiates the steps themselves; by default reverse mode with checkpoints.
-      `diffrax.ForwardMode()` and `diffrax.DirectAdjoint()` serve forward mode.
+    - `adjoint`: a diffrax adjoint that differentiates the steps themselves, by default `diffrax.DirectAdjoint()`, which serves
+      forward and reverse mode, one inside the other too. `diffrax.RecursiveCheckpointAdjoint()` takes about half its time in
+      reverse mode, and that is all it does.
     - `throw`: raise when the flow does not reach `end_time`, rather than say so in `.status`.
 
     **Returns:** a `Trajectory`. Gradients go through it: `jax.grad` of a function of the end is the derivative along the flow,
@@ -62,6 +64,7 @@ def gradient_flow(
     plain = save_at if not isinstance(save_at, diffrax.SaveAt) else None
     times = check_flow(net, stacked=False, end_time=end_time, rtol=rtol, atol=atol, max_steps=max_steps, save_at=plain)
     _check_reach(end_time, times, solver)
+    end_time, times, right = traced_times(end_time, times)
     keep = save_at if isinstance(save_at, diffrax.SaveAt) else diffrax.SaveAt(ts=times) if times.size else None
     end_only = diffrax.SubSaveAt(t1=True)
     field = Field(loss, jax.tree.map(jnp.asarray, net))
@@ -71,11 +74,11 @@ def gradient_flow(
         t0=0.0,
         t1=end_time,
         dt0=None,
-        y0=ravel(net),
+        y0=jnp.where(right, ravel(net), jnp.nan),
         args=field,
         saveat=diffrax.SaveAt(subs=end_only if keep is None else {"end": end_only, "path": keep.subs}),
         stepsize_controller=NeuronController(field=jax.lax.stop_gradient(field), rtol=rtol, atol=atol, norm=optx.rms_norm),
-        adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
+        adjoint=diffrax.DirectAdjoint() if adjoint is None else adjoint,
         max_steps=max_steps,
         throw=throw,
     )
@@ -96,9 +99,9 @@ def gradient_flow(
 
 
 def _check_reach(end_time, times, solver):
-    if not np.isfinite(end_time):
+    if not is_traced(end_time) and not np.isfinite(end_time):
         raise ValueError(f"end_time is {end_time}: give a finite time; flow_ensemble stops at a gradient norm.")
-    if times.size and times[-1] > end_time:
+    if times.size and not is_traced(end_time, times) and times[-1] > end_time:
         raise ValueError(f"save_at goes up to {float(times[-1])} and end_time is {end_time}: save within the flow.")
     if not isinstance(solver, diffrax.AbstractAdaptiveSolver):
         raise ValueError(f"{type(solver).__name__} has no error estimate: give an adaptive solver such as diffrax.Tsit5().")
