@@ -22,8 +22,8 @@ from ..network import ShallowReLU, hidden_vectors, ravel, unravel
 from ..parallel import branch
 from .field import Field
 
-# the origin is near where a neuron is smaller than the error allowed by this factor
-_NEAR = 0.01
+# the origin is near where a neuron is smaller than the error allowed by the first factor, and left with the second times that
+_NEAR, _LEAVES = 0.01, 0.1
 # a step goes so far of what is left to the origin
 _SHARE = 0.8
 # iterations of descent on the sphere, and of the map of descent across the origin
@@ -92,7 +92,7 @@ class Origin(eqx.Module):
         lowest, least = self._lowest(net)
         can_leave = (arrives | before.resting) & (least < -_SILENT * largest)
         directions = jnp.where((arrives & away)[:, None], crossed, lowest)
-        start = _NEAR**2 * allowed * self._scale(before.state)
+        start = _LEAVES * allowed * self._scale(before.state)
         moved = jnp.where(can_leave[:, None], start * directions, jnp.where((arrives | before.resting)[:, None], 0.0, rows))
         state = ravel(_with_hidden(net, moved))
         changed = arrives | can_leave
