@@ -71,8 +71,9 @@ def flow_ensemble(
       neurons slide along boundaries that push them back from both sides (the flow is the Filippov solution of the
       differential inclusion); `"step"` steps over kinks and leaves them to the error control. `"auto"` locates from
       rtol 1e-6 on downwards in double precision, unless neurons times data exceed 200 000.
-    - `save_at`: ascending times at which the loss and the observables are recorded; at times that a network does not reach
-      they are those of its end.
+    - `save_at`: ascending times at which the loss and the observables are recorded; beyond the time
+      that a network reaches they are those of its end where it has converged, and otherwise not a number (integers keep those
+      of the end).
     - `observe`: callables of one network, by name or in a sequence (then named by themselves).
     - `loss_levels`: levels whose first passage is timed, by root finding inside the step, in `level_times`.
     - `record_events`: how many events a network are kept in `events`; needs located kinks.

@@ -136,7 +136,8 @@ class Plan(eqx.Module):
         )
 
     def _followed(self, network, end, gradient_norm, stats, recorder):
-        records = recorder.finish(end.records, network)
+        settled = (end.status == FlowStatus.CONVERGED) | (end.status == FlowStatus.ROUNDING)
+        records = recorder.finish(end.records, network, settled)
         return Followed(
             network=network,
             time=end.time,

@@ -79,7 +79,9 @@ def integrate(field: Field, stepper: AbstractStepper, start: ShallowReLU, limits
     )
     carry = carry._replace(status=_status(field, carry, limits))
     carry = jax.lax.while_loop(
-        lambda carry: carry.status == RUNNING, lambda carry: _advance(field, origin, stepper, start, carry, limits, recorder), carry
+        lambda carry: carry.status == RUNNING,
+        lambda carry: _advance(field, origin, stepper, start, carry, limits, recorder),
+        carry,
     )
     return End(
         carry.state, carry.velocity, carry.time, carry.status, carry.steps, carry.rejected, carry.evaluations, carry.records

@@ -69,7 +69,9 @@ class Origin(eqx.Module):
         """How far a resting neuron would have come within a step since it could leave, over what is allowed; 0 if none could."""
         return branch(
             jnp.any(resting),
-            lambda: jnp.max(jnp.where(resting, -self._lowest(self._net(state))[1], 0.0)) * length / (allowed * self._scale(state)),
+            lambda: (
+                jnp.max(jnp.where(resting, -self._lowest(self._net(state))[1], 0.0)) * length / (allowed * self._scale(state))
+            ),
             lambda: jnp.zeros_like(length),
         )
 

@@ -65,9 +65,17 @@ class Recorder(eqx.Module):
 
         return records._replace(loss=loss, level_times=branch(jnp.any(passed), times, lambda: records.level_times))
 
-    def finish(self, records: Records, net: ShallowReLU) -> Records:
-        """The observables at the end for save times that were not reached."""
-        return self._save_until(records, jnp.inf, lambda time: net)
+    def finish(self, records: Records, net: ShallowReLU, settled: Array) -> Records:
+        """The observables at the end for save times that were not reached; not a number where the flow had not settled."""
+        filled = self._save_until(records, jnp.inf, lambda time: net)
+        beyond = (jnp.arange(self.save_times.size) >= records.next_save) & ~settled
+
+        def blank(saved):
+            if not jnp.issubdtype(saved.dtype, jnp.inexact):
+                return saved
+            return jnp.where(beyond.reshape(-1, *[1] * (saved.ndim - 1)), jnp.nan, saved)
+
+        return filled._replace(saved=jax.tree.map(blank, filled.saved))
 
     def next_time(self, records: Records) -> Array:
         """The save time to be reached next; infinite after the last."""
