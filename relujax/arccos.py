@@ -79,7 +79,7 @@ def overlap_gradient(left: Float[RealArray, "m d"], right: Float[RealArray, "M d
     _, sine, arcsine = _cosine_sine_arcsine(units_left, units_right)
     along = (norms_right * sine)[:, :, None] * units_left[:, None, :]
     across = (0.5 * jnp.pi + arcsine)[:, :, None] * right
-    return jnp.where((norms_left > 0)[:, None, None], (along + across) / (2 * jnp.pi), 0.0)
+    return jnp.where((norms_left == 0)[:, None, None], 0.0, (along + across) / (2 * jnp.pi))
 
 
 @jax.custom_jvp
@@ -112,7 +112,7 @@ def forces(
     along = jnp.sum(weights) - (cosine**2 / (1 + sine)) @ weights
     even = along[:, None] * units_rows + arcsine @ (coefficients[:, None] * vectors)
     force = (coefficients @ vectors) / 4 + even / (2 * jnp.pi)
-    return jnp.where((norms_rows > 0)[:, None], force, 0.0)
+    return jnp.where((norms_rows == 0)[:, None], 0.0, force)
 
 
 @compiled
@@ -156,7 +156,7 @@ class _Pairs:
 
     def __init__(self, norm, unit, vectors):
         norms, units = polar(vectors)
-        both = (norm > 0) & (norms > 0)
+        both = (norm != 0) & (norms != 0)
         difference, total = unit - units, unit + units
         size_difference, size_total = (jnp.sqrt(jnp.sum(a**2, axis=-1)) for a in (difference, total))
         self.sine = jnp.where(both, size_difference * size_total / 2, 0.0)
@@ -168,7 +168,7 @@ class _Pairs:
         from_difference = (size_difference**2 / 2)[:, None] * unit - difference
         from_total = total - (size_total**2 / 2)[:, None] * unit
         self.across = over(jnp.where(acute[:, None], from_difference, from_total), self.sine)
-        self.bend = jnp.where(both, self.sine * norms, 0.0) / (2 * jnp.pi * jnp.where(norm > 0, norm, 1.0))
+        self.bend = jnp.where(both, self.sine * norms, 0.0) / (2 * jnp.pi * jnp.where(norm == 0, 1.0, norm))
 
 
 @compiled
@@ -235,7 +235,13 @@ def polar(vectors):
 
 
 def over(vectors, norms):
-    return vectors / jnp.where(norms > 0, norms, 1.0)[..., None]
+    """The vectors divided by their norms, in which no component is larger than 1; 0 stays 0.
+
+    A compiler may evaluate a difference of such vectors twice, once with the division rounded and once within a fused
+    multiply-add. Where the vectors agree to rounding the two have no digit in common, and a direction made of both would be of
+    any length. A bounded quotient is no product that could be fused, and it bounds the direction itself as well.
+    """
+    return jnp.clip(vectors / jnp.where(norms == 0, 1.0, norms)[..., None], -1.0, 1.0)
 
 
 def _cosine_sine_arcsine(left, right):

@@ -24,8 +24,9 @@ class _Pairs:
     """Every left neuron against every right one: the moments of the truncated normal vectors, shapes `(m, M)`.
 
     `left`, `right`: unit weights, with `n` the direction across the left one; `p` the orthant probability; `a` and `b` the
-    density on each boundary times the probability of the other side; `corner` the density at the corner times q²;
-    `inner`, `slope`: `E[(μ + qN)₊]` and `Φ(μ/q)` for `μ = β − ρα`, the mean of relu(z_v)/|v| on the boundary of z_u.
+    density on each boundary times the probability of the other side; `corner` the density at the corner times q².
+    On the boundary of z_u, z_v is normal of mean `|v| μ`, `μ = β − ρα`, and deviation `|v| q`: `inner` is its
+    `E[relu(z_v)]`, `slope` is `Φ(μ/q)` and `spread` is `q φ(μ/q)`.
     """
 
     def __init__(self, rows, vectors):
@@ -34,39 +35,35 @@ class _Pairs:
         difference = self.unit[:, None] - self.units
         total = self.unit[:, None] + self.units
         size_difference, size_total = (jnp.sqrt(jnp.sum(x**2, axis=-1)) for x in (difference, total))
-        both = (self.norm[:, None] > 0) & (self.norms > 0)
+        both = (self.norm[:, None] != 0) & (self.norms != 0)
         self.angle = jnp.where(both, 2 * jnp.arctan2(size_difference, size_total), jnp.pi / 2)
         self.q = jnp.where(both, size_difference * size_total / 2, 1.0)
         self.rho = jnp.where(both, jnp.cos(self.angle), 0.0)
         self.apart = over(difference, size_difference)
         self.halfway = over(total, size_total)
+        # 1 − ρ and 1 + ρ
+        versine, coversine = (jnp.where(both, size**2 / 2, 1.0) for size in (size_difference, size_total))
         # q n = v̂ − ρŵ
-        along = jnp.where(both, size_difference**2 / 2, 0.0)
-        self.across = jnp.where(
-            both[..., None], along[..., None] * self.unit[:, None] - difference, jnp.zeros_like(difference) + self.units
-        )
+        self.across = jnp.where(both[..., None], versine[..., None] * self.unit[:, None] - difference, self.units)
         alpha, beta = self.alpha[:, None], self.beta[None, :]
-        self.mean = self._less(beta, alpha)
-        other_mean = self._less(alpha, beta)
-        kappa, other = _quotient(self.mean, self.q), _quotient(other_mean, self.q)
+        # without cancellation near parallel and opposite weights
+        mean = jnp.where(versine < coversine, (beta - alpha) + alpha * versine, (beta + alpha) - alpha * coversine)
+        kappa = _quotient(mean, self.q)
+        # (α − ρβ)/q, in step with κ whatever the rounding: all that depends on their sum stays right where q is tiny
+        other = self.q * alpha - self.rho * kappa
         self.slope = normal_tails(kappa)[0]
         self.density_alpha = _density(self.alpha)[:, None]
-        self.inner = self.mean * self.slope + self.q * _density(kappa)
         self.spread = self.q * _density(kappa)
-        self.p = orthant_probability(alpha, beta, other, kappa, self.angle)
+        mean = jnp.where(jnp.abs(beta) < _FAR, self.norms * mean, self.biases - self.norms * self.rho * alpha)
+        self.inner = mean * self.slope + self.norms * self.spread
+        self.p = _with_certain(orthant_probability(alpha, beta, other, kappa, self.angle), alpha, beta)
         self.a = self.density_alpha * self.slope
         self.b = _density(beta) * normal_tails(other)[0]
         self.corner = self.density_alpha * self.spread
 
-    def _less(self, k, h):
-        """`k − ρh` without cancellation near parallel and opposite weights."""
-        near = (k - h) + 2 * h * jnp.sin(self.angle / 2) ** 2
-        far = (k + h) - 2 * h * jnp.cos(self.angle / 2) ** 2
-        return jnp.where(self.angle < jnp.pi / 2, near, far)
-
     def alive(self):
         """Left neurons that are not exactly 0."""
-        return (self.norm > 0) | (self.bias != 0)
+        return (self.norm != 0) | (self.bias != 0)
 
 
 @compiled
@@ -90,7 +87,7 @@ def overlap_gradient(left: Float[RealArray, "m q"], right: Float[RealArray, "M q
     """The derivative of `overlap` in the left row, `E[1(z_u > 0) relu(z_v) x̃]`; 0 for a left row that is exactly 0."""
     right = jnp.asarray(right)
     pair = _Pairs(jnp.asarray(left), right)
-    along = (pair.norms * pair.density_alpha * pair.inner)[..., None] * pair.unit[:, None]
+    along = (pair.density_alpha * pair.inner)[..., None] * pair.unit[:, None]
     weights = along + pair.p[..., None] * right[:, :-1]
     bias = pair.biases * pair.p + pair.norms * (pair.rho * pair.a + pair.b)
     gradient = jnp.concatenate([weights, bias[..., None]], axis=-1)
@@ -120,10 +117,9 @@ def own_hessian(
     """`E[δ(z_i) F(x) x̃ x̃ᵀ]` for every row; 0 for a row with w = 0."""
     pair = _Pairs(jnp.asarray(rows), jnp.asarray(vectors))
     identity = jnp.eye(pair.unit.shape[1], dtype=pair.unit.dtype)
-    on_boundary = coefficients * pair.norms * pair.density_alpha / _nonzero(pair.norm)[:, None]
-    inner, slope, spread = (
-        jnp.where(pair.norm[:, None] > 0, on_boundary * x, 0.0) for x in (pair.inner, pair.slope, pair.spread)
-    )
+    on_boundary = coefficients * pair.density_alpha / _nonzero(pair.norm)[:, None]
+    terms = (pair.inner, pair.norms * pair.slope, pair.norms * pair.spread)
+    inner, slope, spread = (jnp.where(pair.norm[:, None] == 0, 0.0, on_boundary * x) for x in terms)
     sum_inner = jnp.sum(inner, axis=1)
     lean = jnp.einsum("im,imx->ix", slope, pair.across)
     unit, alpha = pair.unit, pair.alpha[:, None]
@@ -147,7 +143,7 @@ def mixed_hessian(rows: Float[RealArray, "m q"], vectors: Float[RealArray, "M q"
     weights = weights - (pair.beta * pair.b)[..., None, None] * _outer(right)
     mean = pair.a[..., None] * left + pair.b[..., None] * right
     blocks = _bordered(weights, mean, mean, pair.p)
-    alive = pair.alive()[:, None] & ((pair.norms > 0) | (pair.biases != 0))
+    alive = pair.alive()[:, None] & ((pair.norms != 0) | (pair.biases != 0))
     return jnp.where(alive[..., None, None], blocks, 0.0)
 
 
@@ -174,8 +170,16 @@ def _parts(vectors):
     """Norms and directions of the weights, biases, and biases in units of the norm, kept within what densities can see."""
     norms, units = polar(vectors[:, :-1])
     biases = vectors[:, -1]
-    ratio = jnp.where(norms > 0, biases / _nonzero(norms), jnp.sign(biases) * _FAR)
+    ratio = jnp.where(norms == 0, jnp.sign(biases) * _FAR, biases / _nonzero(norms))
+    # products of ratios and sines must not underflow
+    ratio = jnp.where(jnp.abs(ratio) < jnp.sqrt(jnp.finfo(ratio.dtype).tiny), 0.0, ratio)
     return norms, units, biases, jnp.clip(ratio, -_FAR, _FAR)
+
+
+def _with_certain(p, alpha, beta):
+    """The orthant probability, with those exact to which one of the two neurons contributes nothing but 0 or 1."""
+    p = jnp.where(alpha >= _FAR, normal_tails(beta)[0], jnp.where(beta >= _FAR, normal_tails(alpha)[0], p))
+    return jnp.where(jnp.minimum(alpha, beta) <= -_FAR, 0.0, p)
 
 
 def _density(x):
@@ -183,13 +187,13 @@ def _density(x):
 
 
 def _nonzero(x):
-    return jnp.where(x > 0, x, 1.0)
+    return jnp.where(x == 0, 1.0, x)
 
 
 def _quotient(mean, q):
-    """`mean/q`, infinite with the sign of the mean where q = 0, and 0 for 0/0, where every term carries a factor q."""
+    """`mean/q`, infinite with the sign of the mean where q = 0, and 0 for 0/0, where nothing depends on its value."""
     infinite = jnp.where(mean == 0, 0.0, jnp.sign(mean) * jnp.inf)
-    return jnp.where(q > 0, mean / _nonzero(q), infinite)
+    return jnp.where(q == 0, infinite, mean / _nonzero(q))
 
 
 def _outer(x):

@@ -25,8 +25,8 @@ def pair_at(angle, dim=5):
 
 
 def exact_blocks(w, v):
-    """φ, its gradient in w and the two Hessian blocks with 50 digits, by the textbook formulas."""
-    with mp.workdps(60):
+    """φ, its gradient in w and the two Hessian blocks by the textbook formulas, with 200 digits and so at any angle."""
+    with mp.workdps(200):
         w, v = (mp.matrix([mp.mpf(float(x)) for x in u]) for u in (w, v))
         rw, rv = mp.norm(w), mp.norm(v)
         u, t = w / rw, v / rv
@@ -38,7 +38,7 @@ def exact_blocks(w, v):
         identity = mp.eye(d)
         phi = rw * rv * (sine + (mp.pi - angle) * cosine) / (2 * mp.pi)
         gradient = (rv * sine * u + (mp.pi - angle) * v) / (2 * mp.pi)
-        if sine < mp.mpf("1e-40"):  # one vector twice
+        if sine < mp.mpf("1e-150"):  # one vector twice
             own, mixed = mp.zeros(d), (mp.pi - angle) / (2 * mp.pi) * identity
         else:
             n = across / sine
@@ -58,11 +58,17 @@ hessian_in_reverse = jax.jit(jax.jacrev(jax.grad(arccos.value)))
 def test_hessian_of_the_population_loss_at_any_angle(angle):
     """Two students at an angle and a teacher along the first of them, both layers trained; every block with 50 digits."""
     (w, v), c = pair_at(angle), np.array([1.5, -0.5])
-    rows, t = np.stack([w, v]), 0.4 * w
-    net = rj.ShallowReLU(jnp.array(rows), jnp.array(c))
-    loss = rj.PopulationLoss(rj.ShallowReLU(jnp.array(t)[None], jnp.array([0.7])))
-    pairs = [[exact_blocks(a, b) for b in (w, v, t)] for a in (w, v)]
-    weights, cross, outer = np.zeros((2, 5, 2, 5)), np.zeros((2, 5, 2)), np.zeros((2, 2))
+    net = rj.ShallowReLU(jnp.array([w, v]), jnp.array(c))
+    loss = rj.PopulationLoss(rj.ShallowReLU(jnp.array(0.4 * w)[None], jnp.array([0.7])))
+    exact = exact_hessian(w, v, 0.4 * w, c)
+    np.testing.assert_allclose(closed_hessian(loss, net), exact, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(automatic_hessian(loss, net), exact, rtol=0, atol=1e-14)
+
+
+def exact_hessian(w, v, t, c):
+    """Of students w and v with amplitudes c, and a teacher t with amplitude 0.7."""
+    pairs, d = [[exact_blocks(a, b) for b in (w, v, t)] for a in (w, v)], len(w)
+    weights, cross, outer = np.zeros((2, d, 2, d)), np.zeros((2, d, 2)), np.zeros((2, 2))
     others = np.array([*c, -0.7])
     for i in range(2):
         weights[i, :, i] += c[i] * sum(o * own for o, (_, _, own, _) in zip(others, pairs[i], strict=True))
@@ -71,9 +77,40 @@ def test_hessian_of_the_population_loss_at_any_angle(angle):
             outer[i, j], gradient, _, mixed = pairs[i][j]
             weights[i, :, j] += c[i] * c[j] * mixed
             cross[i, :, j] += c[i] * gradient
-    exact = np.block([[weights.reshape(10, 10), cross.reshape(10, 2)], [cross.reshape(10, 2).T, outer]])
-    np.testing.assert_allclose(closed_hessian(loss, net), exact, rtol=0, atol=1e-14)
-    np.testing.assert_allclose(automatic_hessian(loss, net), exact, rtol=0, atol=1e-14)
+    return np.block([[weights.reshape(2 * d, -1), cross.reshape(-1, 2)], [cross.reshape(-1, 2).T, outer]])
+
+
+# in proportion to each other but for rounding: after division by their lengths they differ by one rounding, or by none
+PARALLEL = [(1.0807260760500983, 1.2835066324204059), (3.0570805713729423, 3.630691695292123)]
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_compiled_hessians_where_neurons_are_all_but_parallel_or_opposite(sign):
+    """Compiled alone, stacked, and by differentiating twice, at separations down to 1e-80, within their bound on rounding."""
+    separations = 10.0 ** -np.arange(5.0, 81.0, 5.0)
+    nets = [np.array([[*PARALLEL[0], e], sign * np.array([*PARALLEL[1], 5.657456850761187 * e])]) for e in [*separations, 0.0]]
+    c, t = np.array([1.5, -0.5]), np.array([2 * PARALLEL[0][0], 2 * PARALLEL[0][1], 1e-30])
+    stack = rj.ShallowReLU(jnp.array(nets), jnp.broadcast_to(c, (len(nets), 2)))
+    loss = rj.PopulationLoss(rj.ShallowReLU(jnp.array(t)[None], jnp.array([0.7])))
+    exact = np.array([exact_hessian(*net, t, c) for net in nets])
+    bounds = np.array([rj.hessian.hessian_error(loss, rj.take(stack, i)) for i in range(len(nets))])
+    assert np.all(bounds < 1e-11)
+    each = [closed_hessian(loss, rj.take(stack, i)) for i in range(len(nets))]
+    twice = [automatic_hessian(loss, rj.take(stack, i)) for i in range(len(nets))]
+    together = jax.jit(jax.vmap(loss.hessian))(stack)
+    for found in (each, together, rj.hessian.hessian(loss, stack), twice):
+        assert np.all(np.linalg.norm(np.asarray(found) - exact, 2, axis=(1, 2)) <= bounds)
+
+
+def test_certificates_of_a_point_with_a_decayed_input_are_those_without_it():
+    """The input that the teacher does not see has decayed to 1e-40 in both students; without it there is one such point."""
+    loss = rj.PopulationLoss(rj.ShallowReLU(jnp.eye(3)[:2], jnp.ones(2)))
+    rows = np.array([[*PARALLEL[0], 1e-40], [*PARALLEL[1], 5.657456850761187e-40]])
+    decayed, gone = (rj.ShallowReLU(jnp.array(w), jnp.ones(2), train=("weights",)) for w in (rows, rows * [1, 1, 0]))
+    counts, expected = (rj.hessian.inertia(loss, net) for net in (decayed, gone))
+    assert (counts.negative, counts.undecided, counts.positive) == (expected.negative, expected.undecided, expected.positive)
+    values = [rj.hessian.dense_eigenvalues(loss, net) for net in (decayed, gone)]
+    np.testing.assert_allclose(*values, rtol=0, atol=1e-14)
 
 
 slope_along = jax.jit(lambda point, direction: jax.jvp(arccos.value, point, direction)[1])

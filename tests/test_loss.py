@@ -274,3 +274,36 @@ def test_the_smoothed_margin_never_falls_once_the_data_are_separated(criterion):
         assert separated.sum() > 20
         assert np.all(np.diff(margins[separated]) > -1e-7)
         assert np.all(np.diff(losses) < 0)
+
+
+@pytest.mark.parametrize(
+    ("w", "b", "slope"),
+    [
+        (0.0, 1.0, 0.5 - 1 / np.sqrt(2 * np.pi)),  # E[1(x > 0) (relu(x) - 1) x]
+        (1 / 80, 1.0, 0.5 - 1 / np.sqrt(2 * np.pi) - 1 / 160),
+        (0.0, 1e8, 0.5 - 1e8 / np.sqrt(2 * np.pi)),
+        (0.01, -1.0, 0.5),  # never active
+    ],
+)
+def test_a_teacher_far_from_its_boundary_pulls_with_all_its_bias(w, b, slope):
+    loss = rj.PopulationLoss(rj.ShallowReLU(jnp.array([[w]]), jnp.ones(1), jnp.array([b])))
+    net = rj.ShallowReLU(jnp.ones((1, 1)), jnp.ones(1), jnp.zeros(1))
+    np.testing.assert_allclose(loss.gradient(net).weights[0, 0], slope, rtol=1e-14)
+    # d/db E[1(x + b > 0) (x + b - f*(x))] at 0: the mean of 1(x > 0), and f* on the boundary
+    np.testing.assert_allclose(loss.hessian(net)[1, 1], 0.5 - max(b, 0) / np.sqrt(2 * np.pi), rtol=1e-14)
+
+
+@pytest.mark.parametrize(("w", "b"), [(1.0, 0.5), (0.3, -0.7), (3e-6, 1e-6)])
+def test_exactly_opposite_neurons_with_biases_never_act_together(w, b):
+    """z and −z, so that E[relu(z) relu(−z)] = 0 and the loss is E[z²]/4 + E[z²]/4."""
+    loss = rj.PopulationLoss(rj.ShallowReLU(jnp.array([[-w]]), jnp.ones(1), jnp.array([-b])))
+    net = rj.ShallowReLU(jnp.array([[w]]), jnp.ones(1), jnp.array([b]))
+    np.testing.assert_allclose(loss(net), (w**2 + b**2) / 2, rtol=1e-14)
+
+
+def test_a_parameter_that_is_not_a_number_is_seen_in_the_gradient_of_a_population_loss():
+    for biases in (None, jnp.zeros(1)):
+        loss = rj.PopulationLoss(rj.ShallowReLU(jnp.ones((1, 1)), jnp.ones(1)))
+        net = rj.ShallowReLU(jnp.array([[jnp.nan]]), jnp.ones(1), biases)
+        assert np.isnan(loss(net))
+        assert np.isnan(loss.gradient(net).weights[0, 0])

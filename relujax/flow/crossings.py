@@ -192,7 +192,9 @@ def margin_of(inclusion: Inclusion, activation: Activation, state: State, slack:
 
 def is_consistent(inclusion: Inclusion, state: State, activation: Activation, slack: Slack) -> Array:
     """Whether a state satisfies the conditions of an activation state."""
-    return (jnp.min(_crossing_margins(inclusion, activation, state.z, slack)) >= 0) & slides_hold(inclusion, state, activation, slack)
+    return (jnp.min(_crossing_margins(inclusion, activation, state.z, slack)) >= 0) & slides_hold(
+        inclusion, state, activation, slack
+    )
 
 
 def slides_hold(inclusion: Inclusion, state: State, activation: Activation, slack: Slack) -> Array:

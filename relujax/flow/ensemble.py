@@ -72,8 +72,8 @@ def flow_ensemble(
       differential inclusion); `"step"` steps over kinks and leaves them to the error control, which cannot tell a step
       that jumps over a slide from one that does not: the answer may then lie in another basin. `"auto"` locates in double
       precision, unless neurons times data exceed 200 000; `Ensemble.kinks` says which it was.
-    - `save_at`: ascending times at which the loss and the observables are recorded; at times that a network does not reach
-      they are those of its end.
+    - `save_at`: ascending times at which the loss and the observables are recorded; beyond the time that a network reaches they
+      are those of its end where it rests there, and otherwise not a number, −1 where they are integers.
     - `observe`: callables of one network, by name or in a sequence (then named by themselves).
     - `loss_levels`: levels whose first passage is timed, by root finding inside the step, in `level_times`.
     - `record_events`: how many events a network are kept in `events`; needs located kinks.

@@ -166,7 +166,7 @@ def finish(
 
 
 def _push(inclusion, state, activation, impulse):
-    """Where a pull on the data drives hidden vectors (as coefficients on the data) and amplitudes that stay as they are meanwhile."""
+    """Where a pull on the data drives hidden vectors (as coefficients on the rows), and amplitudes, with both as they are."""
     on_rows = inclusion.gather(impulse)
     force = inclusion.hold(state.amplitudes[:, None] * (activation.active * on_rows), activation)
     return force, inclusion.grow(on_rows, state.z, activation)

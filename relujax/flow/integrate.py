@@ -11,6 +11,7 @@ from ..network import ShallowReLU, ravel, unravel
 from ..parallel import branch
 from .aim import Aim, aimed_length
 from .field import Field
+from .origin import Origin
 from .record import Recorder, Records
 from .status import FlowStatus
 from .steppers import AbstractStepper
@@ -49,6 +50,7 @@ class _Carry(NamedTuple):
     time: Array
     length: Array
     aim: Aim
+    resting: Array | None
     status: Array
     steps: Array
     rejected: Array
@@ -59,7 +61,7 @@ class _Carry(NamedTuple):
 def integrate(field: Field, stepper: AbstractStepper, start: ShallowReLU, limits: Limits, recorder: Recorder) -> End:
     """Follow the flow from `start` until it settles, reaches its end time, diverges or has made `max_steps` steps."""
     state = ravel(start)
-    velocity = field(state)
+    velocity, origin = field(state), Origin.of(field)
     # a network that starts settled must not take one step, and one that starts broken must say so
     carry = _Carry(
         state=state,
@@ -68,6 +70,7 @@ def integrate(field: Field, stepper: AbstractStepper, start: ShallowReLU, limits
         time=jnp.zeros((), state.dtype),
         length=first_length(field, state, velocity),
         aim=Aim.begin(state.dtype),
+        resting=None if origin is None else origin.begin(),
         status=jnp.asarray(RUNNING),
         steps=jnp.asarray(0),
         rejected=jnp.asarray(0),
@@ -76,7 +79,9 @@ def integrate(field: Field, stepper: AbstractStepper, start: ShallowReLU, limits
     )
     carry = carry._replace(status=_status(field, carry, limits))
     carry = jax.lax.while_loop(
-        lambda carry: carry.status == RUNNING, lambda carry: _advance(field, stepper, start, carry, limits, recorder), carry
+        lambda carry: carry.status == RUNNING,
+        lambda carry: _advance(field, origin, stepper, start, carry, limits, recorder),
+        carry,
     )
     return End(
         carry.state, carry.velocity, carry.time, carry.status, carry.steps, carry.rejected, carry.evaluations, carry.records
@@ -93,13 +98,17 @@ def first_length(field: Field, state: Float[Array, " p"], velocity: Float[Array,
     return jnp.where(jnp.isfinite(shortest), 0.01 * shortest, 1.0)
 
 
-def _advance(field, stepper, template, carry, limits, recorder):
+def _advance(field, origin, stepper, template, carry, limits, recorder):
     left = limits.end_time - carry.time
     length = jnp.minimum(carry.length, stepper.longest(carry.memory))
+    if origin is not None:
+        length = jnp.minimum(length, origin.longest(carry.state, carry.velocity))
     is_last = length >= left
     length = jnp.where(is_last, left, length)
     step, memory = stepper.step(field, carry.state, carry.velocity, length, carry.memory)
-    error = _error(field, step, limits)
+    error, allowed = _error(field, step, limits), limits.rtol + limits.atol
+    if origin is not None:
+        error = jnp.maximum(error, origin.lateness(step.state, carry.resting, length, allowed))
     accepted = error <= 1
     end = jnp.where(is_last, limits.end_time, carry.time + length)
 
@@ -117,12 +126,16 @@ def _advance(field, stepper, template, carry, limits, recorder):
     following, aim = length * jnp.where(accepted, factor, jnp.minimum(factor, 0.9)), carry.aim
     if stepper.aims and isinstance(field.loss, EmpiricalLoss):
         following, aim = aimed_length(field, step, length, aim, error, accepted, following)
+    state, velocity, resting = pick(step.state, carry.state), pick(step.velocity, carry.velocity), carry.resting
+    if origin is not None:
+        state, velocity, resting, following = origin.visit(state, velocity, resting, following, allowed)
     after = carry._replace(
-        state=pick(step.state, carry.state),
-        velocity=pick(step.velocity, carry.velocity),
+        state=state,
+        velocity=velocity,
         memory=memory,
         time=pick(end, carry.time),
         length=following,
+        resting=resting,
         aim=aim,
         steps=carry.steps + 1,
         rejected=carry.rejected + ~accepted,

@@ -61,7 +61,9 @@ class AbstractPieces(eqx.Module):
         """The piece to take when no event lies within `piece`, or one may lie before the one that was found."""
 
     @abc.abstractmethod
-    def cut(self, inclusion: Inclusion, state: State, activation: Activation, piece: Piece, theta, tolerance) -> tuple[Piece, Array]:
+    def cut(
+        self, inclusion: Inclusion, state: State, activation: Activation, piece: Piece, theta, tolerance
+    ) -> tuple[Piece, Array]:
         """A piece whose state at the returned θ is as accurate as the end of a whole one, for an event near `theta`."""
 
     @abc.abstractmethod

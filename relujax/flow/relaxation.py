@@ -308,7 +308,7 @@ class _Motion(NamedTuple):
         return (margins[0] >= 0) & (margins[0] + jnp.minimum(falls, 0.0) < 0) & below_chords(margins, bends)
 
     def slides_may_end(self, inclusion, activation, step, slack):
-        """Whether the share of a datum on which a neuron slides may leave its interval within a step, or an amplitude its sign."""
+        """Whether the share of a datum that a neuron slides on may leave its interval in a step, or an amplitude its sign."""
         slots = (slice(None), jnp.arange(len(step))[:, None], activation.held)
         shares, wholes = (self.forces - activation.active * self.pull)[slots], self.pull[slots]
         used = jnp.diagonal(activation.inverse, axis1=1, axis2=2) > 0

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 from ..parallel import branch
 from .balance import lengths
 from .inclusion import Activation, Inclusion, State
-from .origin import descent_from_origin, reaches_origin
+from .passage import descent_from_origin, reaches_origin
 
 # pre-activations this small, relative to the neuron and the datum, are those of a neuron on the boundary
 _ON_BOUNDARY = 1e-13
@@ -55,9 +55,10 @@ def first_activation(inclusion: Inclusion, state: State) -> tuple[Activation, Bo
     # relative to hidden vectors alone: however small they are, their directions are what a start is given by
     within = jnp.abs(state.z) <= _width(inclusion, lengths(state.hidden))
     on_boundary = within & inclusion.crossable
+    # a neuron that is zero is active nowhere
+    linear = inclusion.linear & jnp.any(state.hidden != 0, axis=1)[:, None]
     activation = Activation(
-        # a neuron that is zero is active nowhere
-        active=(((state.z > 0) & ~within) | (inclusion.linear & jnp.any(state.hidden != 0, axis=1)[:, None])).astype(state.z.dtype),
+        active=(((state.z > 0) & ~within) | linear).astype(state.z.dtype),
         sliding=jnp.zeros((m, n), bool),
         held=jnp.zeros((m, c), int),
         inverse=jnp.zeros((m, c, c), state.z.dtype),
