@@ -8,6 +8,7 @@ the first member on the other side; the places of the others are empty.
 """
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -56,21 +57,21 @@ class SharedBoundaries(eqx.Module):
 
     def rows(self, inputs: Float[Array, "n q"]) -> Float[Array, "n q"]:
         """The rows of all classes, in the places of their first members; zeros in empty places."""
-        return inputs * self.kept[:, None]
+        return inputs * jnp.asarray(self.kept)[:, None]
 
     def outputs(self, of_rows: Float[Array, "... n"]) -> Float[Array, "... n"]:
         """What the data make of numbers on the rows, such as outputs."""
-        return self.factor * (of_rows[..., self.row] + self.other * of_rows[..., self.linear_row])
+        return jnp.asarray(self.factor) * (of_rows[..., self.row] + self.other * of_rows[..., self.linear_row])
 
     def pulls(self, of_data: Float[Array, "... n"]) -> Float[Array, "... n"]:
         """What acts on the rows when numbers act on the data: the transpose of `outputs`."""
-        acting = self.factor * of_data
-        zero = acting * 0.0
+        acting = jnp.asarray(self.factor) * of_data
+        zero = jnp.zeros_like(acting)
         return zero.at[..., self.row].add(acting).at[..., self.linear_row].add(self.other * acting)
 
     def squares(self, of_rows: Float[Array, " n"]) -> Float[Array, " n"]:
         """At most what the data make of squares on the rows, with `(h + l)² <= 2 (h² + l²)`."""
-        return 2 * self.factor**2 * (of_rows[self.row] + self.other * of_rows[self.linear_row])
+        return 2 * jnp.asarray(self.factor) ** 2 * (of_rows[self.row] + self.other * of_rows[self.linear_row])
 
 
 def _first_members(units, present):
