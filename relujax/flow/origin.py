@@ -47,13 +47,15 @@ class Origin(eqx.Module):
     """What happens to neurons of networks laid out like `field.template` at the origin."""
 
     field: Field
+    loss: PopulationLoss
 
     @staticmethod
     def of(field: Field) -> "Origin | None":
         """None where hidden vectors do not move as a whole, and for other losses than those over Gaussian inputs."""
         needed = {"weights"} if field.template.biases is None else {"weights", "biases"}
-        moves = needed <= set(field.template.trained)
-        return Origin(field) if moves and isinstance(field.loss, PopulationLoss) else None
+        if not needed <= set(field.template.trained) or not isinstance(field.loss, PopulationLoss):
+            return None
+        return Origin(field, field.loss)
 
     def begin(self) -> Bool[Array, " m"]:
         """No neuron has arrived; one that is 0 from the start has no gradient and stays."""
@@ -113,21 +115,21 @@ class Origin(eqx.Module):
 
     def _scale(self, state):
         """The size of the largest hidden vector of student and teacher."""
-        rows = self.field.loss.sum_of_neurons(self._net(state))[2]
+        rows = self.loss.sum_of_neurons(self._net(state))[2]
         return jnp.max(jnp.linalg.norm(rows, axis=1))
 
     def _largest_drive(self, net):
-        _, _, vectors, coefficients = self.field.loss.sum_of_neurons(net)
+        _, _, vectors, coefficients = self.loss.sum_of_neurons(net)
         return jnp.abs(net.amplitudes) * (jnp.abs(coefficients) @ jnp.linalg.norm(vectors, axis=1))
 
     def _pull(self, net, directions):
         """`E[F 1(u·x̃ > 0) x̃]`: times the amplitude of a neuron at 0, the gradient of its drive, extended to all vectors."""
-        kernel, _, vectors, coefficients = self.field.loss.sum_of_neurons(net)
+        kernel, _, vectors, coefficients = self.loss.sum_of_neurons(net)
         return kernel.forces(directions, vectors, coefficients)
 
     def _fall(self, net, amplitudes, directions):
         """Directions at local minima of the drives, reached by descent on the sphere, and the drives there."""
-        _, _, vectors, coefficients = self.field.loss.sum_of_neurons(net)
+        _, _, vectors, coefficients = self.loss.sum_of_neurons(net)
         rate = 1 / _nonzero(jnp.abs(coefficients) @ jnp.linalg.norm(vectors, axis=1))
         signs = jnp.sign(amplitudes)[:, None]
 
@@ -155,7 +157,7 @@ class Origin(eqx.Module):
 
     def _lowest(self, net):
         """For each neuron the direction of the lowest drive found from the directions of all neurons, and that drive."""
-        _, _, vectors, coefficients = self.field.loss.sum_of_neurons(net)
+        _, _, vectors, coefficients = self.loss.sum_of_neurons(net)
         linear = coefficients @ vectors
         starts = _directions(jnp.concatenate([vectors, -vectors, linear[None], -linear[None]]))
         least = []
