@@ -19,7 +19,7 @@ MODULES = sorted(m.name for m in pkgutil.walk_packages([str(ROOT)], "relujax.") 
 
 # what each room may import of the others, in the order of the house; a room may use any room to its left
 FLOORS = [
-    ["_extras", "_precision", "_status", "parallel"],
+    ["_extras", "_precision", "_status", "parallel", "numbers", "permutations"],
     ["network"],
     ["arccos", "orthant", "initialise"],
     ["biased_arccos", "reduced_loss", "theory"],
@@ -29,6 +29,7 @@ FLOORS = [
     ["flow", "hessian"],
     ["critical"],
     ["symmetry"],
+    ["settle"],
     ["census"],
     ["report", "runs", "plot"],
     ["plot_dynamics", "stream"],
