@@ -16,7 +16,7 @@ _NEWTON, _HALVINGS = 64, 56
 _CLOSE = 4e-16
 
 
-def horner(rows: Sequence[Array] | Array, x) -> Array:
+def horner(rows, x):
     """The polynomial with `rows[k]` as the coefficient of x^k."""
     value = rows[-1]
     for row in rows[-2::-1]:
