@@ -88,11 +88,10 @@ def test_random_flows_end_where_the_reference_ends():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [2, 3, 9])
-def test_hundreds_of_random_flows_end_where_the_reference_ends(seed):
-    wrong, honest = check(SHAPES[seed], seed, range(40, 140))
+def test_more_random_flows_end_where_the_reference_ends():
+    wrong, honest = check(SHAPES[3], 3, range(150, 270))
     assert not wrong
-    assert honest <= HONEST * 100
+    assert honest <= 1
 
 
 def _is_limit_of_descent(seed, number):

@@ -121,7 +121,7 @@ def test_opposite_data_share_a_boundary():
     assert errors[1] < 0.4 * errors[0]
 
 
-@pytest.mark.parametrize("rtol", [1e-7, 1e-9, 1e-12])
+@pytest.mark.parametrize("rtol", [1e-7, 1e-12])
 def test_neurons_that_have_collapsed_onto_one_direction_stay_there(rtol):
     weights = [
         [2.8585315191874306e-51, 5.899431035596658e-51],
