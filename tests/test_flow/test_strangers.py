@@ -35,7 +35,7 @@ def test_an_event_at_the_start_of_a_step_leaves_the_flow_alive():
     )  # fmt: skip
     ends = rj.flow_ensemble(loss, nets, end_time=20.0, rtol=1e-8, atol=1e-8, solver=diffrax.Tsit5(), kinks="locate")
     assert rj.FlowStatus(int(ends.status[0])) == rj.FlowStatus.END_TIME
-    # the second datum is let go, the first is fitted: what is left is a loss of y² / 2n on the other
+    # the second datum is fitted and the first let go, of which y² / 2n is left
     assert abs(float(ends.losses[0]) - float(loss(rj.take(descend(loss, nets, 20.0, 200_000), 0)))) < 1e-5
     assert float(ends.losses[0]) == pytest.approx(0.0225, abs=1e-9)
 
