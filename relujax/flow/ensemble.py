@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .._precision import require_x64
+from ..compilation import compile_nested
 from ..loss import AbstractLoss, EmpiricalLoss, SquaredError
 from ..network import RealArray, ShallowReLU, hidden_vectors
 from ..parallel import Progress, chunk_size, map_chunks, map_first
@@ -113,9 +114,10 @@ def flow_ensemble(
     ends = np.broadcast_to(np.asarray(end_time, dtype), number)
     limits = [jnp.asarray(value, dtype) for value in (gradient_norm, rtol, atol)] + [jnp.asarray(max_steps)]
     plan = Plan(loss, method, times, levels, named(loss, observe) if times.size else ())
+    solve = _solve_chunk if method.pieces is None else _solve_nested_chunk
 
     def run(part, count):
-        return _solve_chunk(plan, part, count, limits, block)
+        return solve(plan, part, count, limits, block)
 
     chunk = chunk_size(number, block=block)
     followed = map_chunks(run, (jax.tree.map(np.asarray, nets), ends), chunk=chunk, progress=progress)
@@ -134,13 +136,15 @@ def flow_ensemble(
     )
 
 
-@eqx.filter_jit
-def _solve_chunk(plan, given, count, limits, block):
+def _follow_chunk(plan, given, count, limits, block):
     def solve(member):
         net, end_time = member
         return plan.follow(net, Limits(end_time, *limits))
 
     return map_first(solve, given, count, block=block)
+
+
+_solve_chunk, _solve_nested_chunk = eqx.filter_jit(_follow_chunk), compile_nested(_follow_chunk)
 
 
 def _method(loss, nets, kinks, solver, rtol, atol, gradient_norm, record_events):

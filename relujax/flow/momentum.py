@@ -1,5 +1,6 @@
 """Flows with inertia: the limits of heavy ball and of Nesterov's method for small steps."""
 
+from functools import partial
 from typing import Literal
 
 import diffrax
@@ -10,6 +11,7 @@ import numpy as np
 import optimistix as optx
 
 from .._precision import require_x64
+from ..compilation import compile_nested
 from ..loss import AbstractLoss, EmpiricalLoss
 from ..network import ShallowReLU, ravel, unravel
 from ..parallel import Progress, chunk_size, map_chunks, map_first
@@ -82,10 +84,11 @@ def momentum_flow(
         raise ValueError(f"save_at goes up to {float(times[-1])} and end_time is {end_time}: save within the flow.")
     recorder = Recorder(loss, times, jnp.zeros(0, times.dtype), named(loss, observe) if times.size else ())
     settings = [jnp.asarray(value, times.dtype) for value in (friction, end_time, rtol, atol)]
-    solve = _through_kinks if _locates(loss, nets, kinks) else _over_kinks
+    locates = _locates(loss, nets, kinks)
+    solve = partial(_solve_nested, _through_kinks) if locates else partial(_solve, _over_kinks)
 
     def run(part, count):
-        return _solve(solve, recorder, part, count, settings, vanishing, max_steps)
+        return solve(recorder, part, count, settings, vanishing, max_steps)
 
     given = jax.tree.map(np.asarray, nets)
     networks, times_reached, losses, norms, status, stats, saved = map_chunks(
@@ -117,8 +120,7 @@ def _locates(loss, nets, kinks):
     return kinks == "locate" or (kinks == "auto" and few and jnp.asarray(nets.weights).dtype == jnp.float64)
 
 
-@eqx.filter_jit
-def _solve(solve, recorder, nets, count, settings, vanishing, max_steps):
+def _solve_chunk(solve, recorder, nets, count, settings, vanishing, max_steps):
     loss = recorder.loss
 
     def one(net):
@@ -128,6 +130,9 @@ def _solve(solve, recorder, nets, count, settings, vanishing, max_steps):
         return end, time, value, norm, status, stats, saved
 
     return map_first(one, nets, count)
+
+
+_solve, _solve_nested = eqx.filter_jit(_solve_chunk), compile_nested(_solve_chunk)
 
 
 def _through_kinks(recorder, net, settings, vanishing, max_steps):
