@@ -30,6 +30,8 @@ Observables = Mapping[str, Observable] | Sequence[Observable]
 
 # kinks are located for so many pairs of neurons and data at most: for more they cost more than they gain
 _LOCATES_FOR = 200_000
+# relaxation saves a step a kink; with fewer pairs of neurons and data, compiling it takes longer than all those steps
+_RELAXES_FROM = 1_000
 # an explicit method does not bring the gradient norm much below this many times its tolerance
 _FLOOR = 10.0
 
@@ -176,10 +178,12 @@ def _method(loss, nets, kinks, solver, rtol, atol, gradient_norm, record_events)
         raise ValueError(f"record_events is {record_events} and kinks are stepped over: give kinks='locate' as well.")
     finishes = double and 0 < gradient_norm < _FLOOR * (rtol + atol)
     pieces = _pieces(loss, solver) if locates or (finishes and empirical) else None
+    aligns = locates and not record_events and _is_small(loss, nets)
     return Method(
         stepper=None if locates else _stepper(solver),
         pieces=pieces,
-        aligns=locates and not record_events and _is_small(loss, nets),
+        aligns=aligns,
+        relaxes=aligns and len(loss.targets) * nets.width >= _RELAXES_FROM,
         finishes=finishes and not isinstance(solver, AbstractStepper),
         log_size=int(record_events),
         shared=None if pieces is None else _shared_boundaries(loss, nets),

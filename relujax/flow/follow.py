@@ -28,6 +28,7 @@ class Method(eqx.Module):
 
     - `stepper`: steps over kinks; `pieces`: locates them. With both, the first goes on to where it no longer can.
     - `aligns`: whether some starts are so small that a closed form takes them through the alignment of their neurons.
+    - `relaxes`: whether relaxation takes them on from there.
     - `finishes`: whether the last stretch is left to a Gauss–Newton or Newton iteration.
     - `log_size`: how many events are kept.
     - `shared`: the boundaries that several data have in common.
@@ -36,6 +37,7 @@ class Method(eqx.Module):
     stepper: AbstractStepper | None
     pieces: AbstractPieces | None
     aligns: bool = eqx.field(static=True)
+    relaxes: bool = eqx.field(static=True)
     finishes: bool = eqx.field(static=True)
     log_size: int = eqx.field(static=True)
     shared: SharedBoundaries | None = None
@@ -115,7 +117,8 @@ class Plan(eqx.Module):
         assert isinstance(loss, EmpiricalLoss)
         assert method.pieces is not None
         inclusion = Inclusion(loss, net, method.shared)
-        return Located(inclusion, field, method.pieces, recorder, method.aligns, method.finishes, method.log_size)
+        early = {"aligns": method.aligns, "relaxes": method.relaxes}
+        return Located(inclusion, field, method.pieces, recorder, **early, finishes=method.finishes, log_size=method.log_size)
 
     def _followed_through(self, located, net, end):
         network = located.inclusion.network(end.state, net)

@@ -80,8 +80,9 @@ class Located(eqx.Module):
     **Arguments:**
 
     - `pieces`: how the smooth flow between events is followed.
-    - `aligns`: whether small starts are brought in closed form and by relaxation to where they are small no longer; the events
-      on that way have no order between neurons and are not kept.
+    - `aligns`: whether small starts are brought in closed form to where they are small no longer; the events on that way have
+      no order between neurons and are not kept.
+    - `relaxes`: whether relaxation goes on from there while kinks are dense.
     - `finishes`: whether the last stretch may be solved for.
     - `log_size`: how many events are kept.
     """
@@ -91,6 +92,7 @@ class Located(eqx.Module):
     pieces: AbstractPieces
     recorder: Recorder
     aligns: bool = eqx.field(static=True)
+    relaxes: bool = eqx.field(static=True)
     finishes: bool = eqx.field(static=True)
     log_size: int = eqx.field(static=True)
 
@@ -125,7 +127,7 @@ class Located(eqx.Module):
 
         begin, records = self._until_late(in_closed_form, start, begin, records, limits)
         # its windows are too long for the time at which the loss passes a level
-        if self.recorder.levels.size:
+        if self.recorder.levels.size or not self.relaxes:
             return begin, records
         return self._until_late(by_relaxation, start, begin, records, limits)
 

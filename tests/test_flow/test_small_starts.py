@@ -54,8 +54,9 @@ def small_outputs():
 
 
 @pytest.mark.parametrize(("loss", "net", "slides"), list(small_outputs()))
-def test_relaxation_agrees_with_following_every_kink(loss, net, slides):
+def test_relaxation_agrees_with_following_every_kink(loss, net, slides, monkeypatch):
     """To the tolerance, at every save time, with the same kinks and slides, and without a step for each."""
+    monkeypatch.setattr("relujax.flow.ensemble._RELAXES_FROM", 0)
     nets = rj.initialise.scaled(net, [1e-3, 2e-4])
     times, options = np.array([1.5, 4.0]), {"end_time": 6.0, "kinks": "locate", "observe": {"state": rj.ravel}}
     exact = rj.flow_ensemble(loss, nets, save_at=times, rtol=1e-13, atol=1e-13, record_events=1000, **options)
