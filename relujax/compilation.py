@@ -7,6 +7,8 @@ from typing import Any
 import equinox as eqx
 import jax
 
+from .numbers import is_traced
+
 # What is left out on a CPU takes half of a compilation and changes nothing that can be measured in what is compiled. Moving
 # what stays the same out of nested loops, and constants back into them, has no end in a flow that locates kinks: XLA gives up
 # after 25 rounds. The emitters of fused operations take longer than the plain ones, operation by operation.
@@ -17,7 +19,7 @@ _OPTIONS = {
 
 
 def compile_nested(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`equinox.filter_jit(function)` that compiles fast on a CPU; not for use inside of another `jax.jit`."""
+    """`equinox.filter_jit(function)` that compiles fast on a CPU; inside of another compilation `function` as it is."""
 
     @functools.cache
     def compiled(platform):
@@ -25,6 +27,8 @@ def compile_nested(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:
+        if is_traced(args):
+            return function(*args)
         return compiled(jax.default_backend())(*args)
 
     return call
