@@ -18,7 +18,7 @@ from .integrate import RUNNING, Limits, first_length
 from .pieces import AbstractPieces
 from .record import EventLog, Recorder, Records
 from .relaxation import relax
-from .sliding import decide, first_activation, on_boundaries, onto_boundary, slides_too_often
+from .sliding import decide, first_activation, on_boundaries, on_one_ray, onto_boundary, slides_too_often
 from .status import FlowStatus
 from .tail import Tail
 
@@ -239,7 +239,7 @@ class Located(eqx.Module):
         trial, tail = self._try(template, carry, slack, limits)
         happens = trial.accepted & (trial.event.kind != NONE)
         time = jnp.where(trial.accepted, carry.time + trial.gone, carry.time)
-        neurons = happens & (jnp.arange(len(carry.pending.neurons)) == trial.event.neuron)
+        neurons = happens & self._meet(trial, carry.activation)
         after = carry._replace(
             time=time,
             state=jax.tree.map(lambda a, b: jnp.where(trial.accepted, a, b), trial.state, carry.state),
@@ -250,7 +250,7 @@ class Located(eqx.Module):
             steps=carry.steps + 1,
             rejected=carry.rejected + ~trial.accepted,
             evaluations=carry.evaluations + trial.evaluations,
-            kinks=carry.kinks + happens,
+            kinks=carry.kinks + jnp.sum(neurons),
             records=trial.records,
         )
 
@@ -261,6 +261,12 @@ class Located(eqx.Module):
         # events may follow each other to the end
         unchecked = happens & (after.steps % _CHECKED != 0)
         return branch(~unchecked, after_whole_step, lambda: after._replace(status=self._limit(after, limits)))
+
+    def _meet(self, trial, activation):
+        """The neurons to which the event of a step happens."""
+        event, alone = trial.event, jnp.arange(len(trial.state.amplitudes)) == trial.event.neuron
+        # amplitudes change their signs one by one
+        return branch(event.kind == TURN, lambda: alone, lambda: on_one_ray(self.inclusion, trial.state, activation, event.neuron))
 
     def _try(self, template, carry, slack, limits):
         if not Tail.serves(self.inclusion):

@@ -254,7 +254,10 @@ def dense_weights(solver: diffrax.AbstractERK) -> tuple[tuple[float, ...], ...]:
 
 
 def fitted(function, rows):
-    """The polynomial through the values of a function at as many Chebyshev points of [0, 1] as it has coefficients."""
-    nodes = (1 - np.cos(np.pi * (np.arange(rows) + 0.5) / rows)) / 2
+    """The polynomial through the values of a function at as many points of [0, 1] as it has coefficients, two at least.
+
+    The extrema of a Chebyshev polynomial: they hold both ends, where one piece must go on from what was true in the one before.
+    """
+    nodes = (1 - np.cos(np.pi * np.arange(rows) / (rows - 1))) / 2
     values = jnp.stack([function(float(node)) for node in nodes])
     return list(jnp.asarray(np.linalg.inv(np.vander(nodes, increasing=True)), values.dtype) @ values)

@@ -22,6 +22,8 @@ from .passage import descent_from_origin, reaches_origin
 _ON_BOUNDARY = 1e-13
 # data on the boundary of one neuron that are decided on together
 _TOGETHER = 24
+# unit vectors that differ by no more are those of neurons on one ray
+_ONE_RAY = 1e-12
 
 
 class Row(NamedTuple):
@@ -122,6 +124,20 @@ def onto_boundary(inclusion: Inclusion, state: State, neuron: Array, datum: Arra
     hidden = state.hidden[neuron] - off * inclusion.moved[datum]
     z = (hidden @ inclusion.inputs.T).at[datum].set(0.0)
     return State(state.hidden.at[neuron].set(hidden), state.amplitudes, state.z.at[neuron].set(z))
+
+
+def on_one_ray(inclusion: Inclusion, state: State, activation: Activation, neuron: Array) -> Bool[Array, " m"]:
+    """The neurons that lie on the ray of one, have its activation state and the sign of its amplitude, itself included.
+
+    Small neurons collapse onto few directions, to far below rounding. What happens to one of them then happens to all: parted
+    by the rounding of their pre-activations, one could cross a boundary, and by that keep the others from it.
+    """
+    sizes = lengths(state.hidden)
+    units = state.hidden / jnp.where(sizes > 0, sizes, 1.0)[:, None]
+    near = jnp.max(jnp.abs(units - units[neuron]), axis=1) <= _ONE_RAY
+    alike = jnp.all((activation.active == activation.active[neuron]) & (activation.sliding == activation.sliding[neuron]), axis=1)
+    one_sign = (jnp.sign(state.amplitudes) == jnp.sign(state.amplitudes[neuron])) & (sizes > 0)
+    return (near & alike & one_sign) | (jnp.arange(len(sizes)) == neuron)
 
 
 def slides_too_often(inclusion: Inclusion, activation: Activation) -> Array:
