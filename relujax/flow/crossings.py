@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from ..parallel import branch
 from .inclusion import Activation, Inclusion, State
 from .pieces import Piece
-from .roots import first_roots, horner, likely_root, may_dip
+from .roots import first_roots, horner, may_dip
 from .sliding import boundary_width
 
 # fractions of the piece at which every condition is tested
@@ -58,27 +58,18 @@ class _Search(NamedTuple):
     cleared: tuple[Bool[Array, "m n"], Bool[Array, "m s"]]
 
 
-def first_event(inclusion: Inclusion, activation: Activation, piece: Piece, slack: Slack) -> Event:
-    """The earliest violation of a condition of the activation state inside a piece.
+def first_event(
+    inclusion: Inclusion, activation: Activation, piece: Piece, slack: Slack, *, thorough: Bool[Array, ""] | bool = True
+) -> tuple[Event, Bool[Array, ""]]:
+    """The earliest violation of a condition of the activation state inside a piece, and whether none comes before for certain.
 
     Conditions are tested in the middle and at the end of the piece. Where one fails, the one that seems to fail first is
     followed to the root of its polynomial, the piece is shortened to there, and what is left is tested again, until nothing
     fails. Of the others, those that a bound on the polynomial does not exclude are looked at one by one: what goes out and
-    comes back between is seen as well. What is violated at the start alone is on its way back.
+    comes back between is seen as well. Unless it is to be `thorough`, those only make the answer uncertain. What is violated at
+    the start alone is on its way back.
     """
-    return _search(inclusion, activation, piece, slack, complete=True).event
-
-
-def likely_event(inclusion: Inclusion, activation: Activation, piece: Piece, slack: Slack) -> tuple[Event, Bool[Array, ""]]:
-    """The same for the price of a few tests, and whether nothing comes before for certain."""
-    search = _search(inclusion, activation, piece, slack, complete=False)
-    crossing = _crossing_margins_of(inclusion, activation, piece, slack, search.event.theta)
-    missed = _suspects(inclusion, activation, piece, slack, search.event.theta, crossing, search.cleared)[0]
-    return search.event, search.certain & ~missed
-
-
-def _search(inclusion, activation, piece, slack, *, complete):
-    zero = jnp.asarray(0)
+    zero, thorough = jnp.asarray(0), jnp.asarray(thorough)
     scale = piece.length / piece.unit
     (m, n), c = activation.active.shape, inclusion.capacity
 
@@ -88,10 +79,7 @@ def _search(inclusion, activation, piece, slack, *, complete):
         allowed = jnp.where(kind == TURN, 0.0, slack.share / 2)
         allowed = jnp.where(kind == CROSSING, slack.crossing[neuron, jnp.minimum(place, n - 1)], allowed)
         until = event.theta * scale
-        if complete:
-            root, certain = first_roots(polynomial[None], until[None], allowed[None])[0], search.certain
-        else:
-            root, certain = likely_root(polynomial, until, allowed)
+        root, certain = (x[0] for x in first_roots(polynomial[None], until[None], allowed[None], thorough=thorough))
         theta = root / jnp.where(scale > 0, scale, 1.0)
         earlier = Event(jnp.minimum(theta, event.theta), kind, neuron, place)
         event = jax.tree.map(lambda new, old: jnp.where(theta < event.theta, new, old), earlier, event)
@@ -108,21 +96,21 @@ def _search(inclusion, activation, piece, slack, *, complete):
         def slides():
             return _slide_margins_of(inclusion, activation, piece, slack, theta)
 
-        guess, *condition = _earliest(inclusion, activation, crossing, slides, (0.0, *_TESTED), search.cleared)
-        some = jnp.isfinite(guess)
-        if complete:
-            violated = some, *condition
-            some, *condition = branch(
-                ~some,
-                lambda: _suspects(inclusion, activation, piece, slack, theta, crossing, search.cleared),
-                lambda: violated,
-            )
-        return branch(some, lambda: follow(search, *condition), lambda: search._replace(goes_on=jnp.asarray(False)))
+        guess, *violated = _earliest(inclusion, activation, crossing, slides, (0.0, *_TESTED), search.cleared)
+        fails = jnp.isfinite(guess)
+        doubtful, *condition = branch(
+            ~fails,
+            lambda: _suspects(inclusion, activation, piece, slack, theta, crossing, search.cleared),
+            lambda: (jnp.asarray(False), *violated),
+        )
+        ended = search._replace(certain=search.certain & ~doubtful, goes_on=jnp.asarray(False))
+        return branch(fails | (doubtful & thorough), lambda: follow(search, *condition), lambda: ended)
 
     nothing = Event(jnp.ones_like(piece.length), zero + NONE, zero, zero)
     cleared = jnp.zeros((m, n), bool), jnp.zeros((m, 2 * c + 1), bool)
     start = _Search(nothing, jnp.asarray(True), jnp.asarray(True), cleared)
-    return jax.lax.while_loop(lambda search: search.goes_on, look, start)
+    found = jax.lax.while_loop(lambda search: search.goes_on, look, start)
+    return found.event, found.certain
 
 
 def _suspects(inclusion, activation, piece, slack, theta, crossing, cleared):

@@ -156,7 +156,7 @@ class Inertia(eqx.Module):
         length = jnp.where(is_last, left, carry.length)
         rows, error = self._step(carry, length)
         slack = Slack.at(self.inclusion, self._state(carry.motion, carry.activation), carry.activation)
-        event = first_event(self.inclusion, carry.activation, self._piece(carry, rows, length), slack)
+        event = first_event(self.inclusion, carry.activation, self._piece(carry, rows, length), slack)[0]
         accepted = error <= 1
         happens = accepted & (event.kind != NONE)
         gone = jnp.where(accepted, event.theta * length, 0.0)

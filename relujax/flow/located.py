@@ -1,5 +1,6 @@
 """Integration of one network's flow through its kinks: each crossing, slide and exit is located and the state changed there."""
 
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -10,7 +11,7 @@ from jaxtyping import Array, Bool
 from ..network import ShallowReLU, ravel
 from ..parallel import branch
 from .alignment import Aligned, align
-from .crossings import ACTIVE, CROSSING, INACTIVE, NONE, TURN, Event, Slack, first_event, likely_event
+from .crossings import ACTIVE, CROSSING, INACTIVE, NONE, TURN, Event, Slack, first_event
 from .field import Field
 from .finish import finish, on_the_way, way_to_the_end
 from .inclusion import Activation, Inclusion, State
@@ -266,7 +267,9 @@ class Located(eqx.Module):
         """The neurons to which the event of a step happens."""
         event, alone = trial.event, jnp.arange(len(trial.state.amplitudes)) == trial.event.neuron
         # amplitudes change their signs one by one
-        return branch(event.kind == TURN, lambda: alone, lambda: on_one_ray(self.inclusion, trial.state, activation, event.neuron))
+        return branch(
+            event.kind == TURN, lambda: alone, lambda: on_one_ray(self.inclusion, trial.state, activation, event.neuron)
+        )
 
     def _try(self, template, carry, slack, limits):
         if not Tail.serves(self.inclusion):
@@ -285,29 +288,31 @@ class Located(eqx.Module):
         tolerance = limits.rtol + limits.atol
         longest = jnp.minimum(limits.end_time - carry.time, carry.length)
         inclusion, pieces, state, activation = self.inclusion, self.pieces, carry.state, carry.activation
-        short = pieces.piece(inclusion, state, activation, tolerance, longest)
-        event, certain = likely_event(inclusion, activation, short, slack)
 
-        def take(piece, event, following):
-            gone = event.theta * piece.length
-            accepted = piece.error <= 1
+        # one program looks for events twice: from samples in a short piece, and where none is found for certain, thoroughly
+        # in the extended one
+        def look(carry):
+            piece, _, _, extends = carry
+            further = partial(pieces.extend, inclusion, state, activation, piece, tolerance, longest)
+            piece = branch(extends, further, lambda: piece)
+            event, certain = first_event(inclusion, activation, piece, slack, thorough=extends)
+            return piece, event, ~extends & ((event.kind == NONE) | ~certain), jnp.asarray(True)
 
-            def at(fraction):
-                return inclusion.network(piece.at(inclusion, state, activation, fraction * event.theta), template)
+        piece = pieces.piece(inclusion, state, activation, tolerance, longest)
+        nothing = jnp.asarray(NONE)
+        start = (piece, Event(jnp.zeros_like(longest), nothing, nothing, nothing), jnp.asarray(True), jnp.asarray(False))
+        whole, event, _, _ = jax.lax.while_loop(lambda carry: carry[2], look, start)
+        cut = partial(pieces.cut, inclusion, state, activation, whole, event.theta, tolerance)
+        piece, theta = branch(event.kind != NONE, cut, lambda: (whole, event.theta))
+        gone, accepted = theta * piece.length, piece.error <= 1
 
-            end = piece.at(inclusion, state, activation, event.theta)
-            records = self.recorder.record(carry.records, carry.time, jnp.where(accepted, carry.time + gone, carry.time), at)
-            return _Trial(end, event, gone, accepted, piece.evaluations, pieces.next_length(following), records)
+        def at(fraction):
+            return inclusion.network(piece.at(inclusion, state, activation, fraction * theta), template)
 
-        def keep():
-            piece, theta = pieces.cut(inclusion, state, activation, short, event.theta, tolerance)
-            return take(piece, event._replace(theta=theta), short)
-
-        def extend():
-            piece = pieces.extend(inclusion, state, activation, short, tolerance, longest)
-            return take(piece, first_event(inclusion, activation, piece, slack), piece)
-
-        return branch((event.kind == NONE) | ~certain, extend, keep)
+        end = piece.at(inclusion, state, activation, theta)
+        records = self.recorder.record(carry.records, carry.time, jnp.where(accepted, carry.time + gone, carry.time), at)
+        event, following = event._replace(theta=theta), pieces.next_length(whole)
+        return _Trial(end, event, gone, accepted, piece.evaluations, following, records)
 
     def _implicit(self, template, carry, slack, limits):
         left = limits.end_time - carry.time

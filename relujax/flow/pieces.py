@@ -54,7 +54,8 @@ class AbstractPieces(eqx.Module):
 
     @abc.abstractmethod
     def piece(self, inclusion: Inclusion, state: State, activation: Activation, tolerance, longest) -> Piece:
-        """A piece from `state`, no longer than `longest`; `tolerance` is what the error may be, relative to every neuron."""
+        """A piece from `state`, no longer than `longest`, with as many rows as one that `extend` makes; `tolerance` is what the
+        error may be, relative to every neuron."""
 
     @abc.abstractmethod
     def extend(self, inclusion: Inclusion, state: State, activation: Activation, piece: Piece, tolerance, longest) -> Piece:
@@ -89,10 +90,13 @@ class Taylor(AbstractPieces):
         rows = [state.z], [state.amplitudes], [rho], [jnp.zeros_like(state.z)]
         unit = _unit_of_time(inclusion, state, rho)
         _append_orders(inclusion, activation, unit, rows, self.low)
-        return _finish(inclusion, state, rows, unit, tolerance, longest, self.low)
+        piece = _finish(inclusion, state, rows, unit, tolerance, longest, self.low)
+        missing = [[jnp.zeros_like(part[0])] * (self.high - self.low) for part in rows]
+        z, amplitudes, rho, coefficients = (part + zeros for part, zeros in zip(rows, missing, strict=True))
+        return piece._replace(z=z, amplitudes=amplitudes, rho=rho, coefficients=coefficients)
 
     def extend(self, inclusion, state, activation, piece, tolerance, longest):
-        rows = tuple(list(part) for part in (piece.z, piece.amplitudes, piece.rho, piece.coefficients))
+        rows = tuple(part[: self.low + 1] for part in (piece.z, piece.amplitudes, piece.rho, piece.coefficients))
         _append_orders(inclusion, activation, piece.unit, rows, self.high)
         return _finish(inclusion, state, rows, piece.unit, tolerance, longest, self.high)
 

@@ -285,7 +285,7 @@ class _Motion(NamedTuple):
                 nearest = jnp.where(fails, jnp.argmin(guesses, axis=1), jnp.argmax(doubtful, axis=1))
                 along = jnp.einsum("jpk,pj->jk", self.integrals, self.pushes[:, neurons, nearest])
                 polynomials = side[neurons, nearest][:, None] * along.at[:, 0].add(state.z[neurons, nearest])
-                root = first_roots(polynomials, step, slack[neurons, nearest])
+                root = first_roots(polynomials, step, slack[neurons, nearest])[0]
                 earlier = some & (root < step)
                 after = jnp.where(earlier, root, step), jnp.where(earlier, nearest, datum), meets | earlier
                 return *after, cleared.at[neurons, nearest].set(some | cleared[neurons, nearest])

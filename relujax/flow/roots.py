@@ -51,26 +51,25 @@ def below_chords(values: Sequence[Array], bend: Array) -> Bool[Array, "..."]:
     return jnp.minimum(jnp.minimum(values[0], values[1]), values[2]) < bend / 32
 
 
-def first_roots(polynomials: Float[Array, "r k"], theta: Float[Array, " r"], slack: Float[Array, " r"]) -> Float[Array, " r"]:
-    """The first x in [0, theta] at which each polynomial turns negative on its way to below −slack; `theta` if it never gets
-    there and 0 if it is never positive before."""
+def first_roots(
+    polynomials: Float[Array, "r k"],
+    theta: Float[Array, " r"],
+    slack: Float[Array, " r"],
+    *,
+    thorough: Bool[Array, ""] | bool = True,
+) -> tuple[Float[Array, " r"], Bool[Array, " r"]]:
+    """The first x in [0, theta] at which each polynomial turns negative on its way to below −slack, and whether that is certain;
+    `theta` if it never gets there and 0 if it is never positive before. Unless it is to be `thorough`, from samples alone."""
     polynomials, rows, points, certain = _sampled(polynomials, theta, slack)
+    thorough = jnp.asarray(thorough)
 
     def with_extrema():
         scaled = polynomials * theta[:, None] ** np.arange(len(rows))
         extrema = theta[:, None] * jax.vmap(_extrema)(scaled)
         return jnp.sort(points.at[:, len(_SAMPLES) :].set(extrema), axis=1)
 
-    points = branch(~jnp.all(certain), with_extrema, lambda: points)
-    return _close(rows, points, horner(rows, points), slack)
-
-
-def likely_root(
-    polynomial: Float[Array, " k"], theta: Float[Array, ""], slack: Float[Array, ""]
-) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    """The same for one polynomial from samples alone, and whether it is certain that none comes before."""
-    _, rows, points, certain = _sampled(polynomial[None], theta[None], slack[None])
-    return _close(rows, points, horner(rows, points), slack[None])[0], certain[0]
+    points = branch(thorough & ~jnp.all(certain), with_extrema, lambda: points)
+    return _close(rows, points, horner(rows, points), slack), certain | thorough
 
 
 def _sampled(polynomials, theta, slack):
