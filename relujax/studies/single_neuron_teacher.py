@@ -137,7 +137,7 @@ def _table(dim, width, trials):
         data_key, start_key = jax.random.split(jax.random.fold_in(jax.random.key(dim), trial))
         loss = correlated_with_teacher(data_key, number=dim, dim=dim)
         start = _start(start_key, width, dim)
-        run = flow_ensemble(loss, scaled(start, 4.0**POWERS), end_time=500.0, rtol=1e-5, atol=1e-5)
+        run = flow_ensemble(loss, scaled(start, 4.0**POWERS), end_time=500.0, rtol=1e-5, atol=1e-5, kinks="step")
         angle[trial] = np.degrees(jax.vmap(_living_angle(loss, take(start, 0)))(run.networks))
         nuclear[trial] = jax.vmap(observe.nuclear_norm)(run.networks)
     axes = ("trial", "scale")
@@ -149,7 +149,8 @@ def _nuclear(dim, width):
     xarray = extra("xarray", "io")
     loss = correlated_with_teacher(jax.random.key(dim), number=dim, dim=dim)
     scale = 4.0 ** -np.arange(-2.0, len(NUCLEAR) - 2)
-    run = flow_ensemble(loss, scaled(_start(jax.random.key(0), width, dim), scale), end_time=2000.0, rtol=1e-4, atol=1e-4)
+    nets = scaled(_start(jax.random.key(0), width, dim), scale)
+    run = flow_ensemble(loss, nets, end_time=2000.0, rtol=1e-4, atol=1e-4, kinks="step")
     return xarray.Dataset({"nuclear": ("scale", np.asarray(jax.vmap(observe.nuclear_norm)(run.networks)))}, {"scale": scale})
 
 
