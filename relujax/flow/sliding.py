@@ -106,14 +106,18 @@ def decide(
         sides = _sides_at_start(inclusion, rho, amplitude, shares, on_boundary, rounding)
         shares = jnp.where(starts & on_boundary & ~now.sliding, sides, shares)
     passes = reaches_origin(inclusion, state, neuron, arrives)
-    sides, near = branch(
-        passes, lambda: descent_from_origin(inclusion, rho, amplitude, shares), lambda: (shares, jnp.zeros_like(on_boundary))
+    never = jnp.zeros_like(on_boundary)
+    sides, near, rests = branch(
+        passes, lambda: descent_from_origin(inclusion, rho, amplitude, shares), lambda: (shares, never, passes)
     )
     shares, on_boundary = jnp.where(passes, sides, shares), jnp.where(passes, near, on_boundary)
     arrives = jnp.where(passes, -1, arrives)
     sliding = now.sliding & ~passes
-    row = _least_norm(inclusion.gram, rho, amplitude, shares, sliding, on_boundary, rounding, arrives)
+    row = _least_norm(inclusion.gram, rho, amplitude, shares, sliding, on_boundary, rounding, arrives, rests)
     activation = _with_row(inclusion, activation, neuron, row, -jnp.sign(amplitude))
+    # what is left of a neuron at the origin may lie on any side, and it would have to pass the origin once more
+    kept = jnp.where(passes, 0.0, 1.0)
+    state = State(state.hidden.at[neuron].multiply(kept), state.amplitudes, state.z.at[neuron].multiply(kept))
     return _hold(inclusion, state, activation, neuron), activation
 
 
@@ -176,13 +180,17 @@ def _sides_at_start(inclusion, rho, amplitude, shares, on_boundary, rounding):
     return jnp.where((above > slack) & ((below > slack) | (first > slack)), 1.0, 0.0)
 
 
-def _least_norm(gram, rho, amplitude, shares, sliding, on_boundary, rounding, arrives):
-    """The new row: s between 0 and 1 for the attracting data on the boundary, the side of the velocity for the others."""
+def _least_norm(gram, rho, amplitude, shares, sliding, on_boundary, rounding, arrives, rests):
+    """The new row: s between 0 and 1 for the attracting data on the boundary, the side of the velocity for the others.
+
+    A neuron that rests at the origin keeps its shares of the others; where the attracting ones cannot hold it there, it is
+    inactive, as it is at the origin itself (relu'(0) = 0).
+    """
     attracting = on_boundary & (amplitude * rho < 0) & (jnp.abs(rho) * jnp.diag(gram) > rounding)
     towards = amplitude * ((shares * rho) @ gram)
     slack = jnp.abs(amplitude) * rounding
     against = jnp.where(shares > 0.5, towards < -slack, towards > slack)
-    free = on_boundary & ~attracting
+    free = on_boundary & ~attracting & ~rests
     # what has met a boundary that does not push it back goes on through it, also where its velocity has yet to grow
     returns = jnp.where(shares > 0.5, towards > slack, towards < -slack)
     met = jnp.arange(len(rho)) == arrives
@@ -192,11 +200,13 @@ def _least_norm(gram, rho, amplitude, shares, sliding, on_boundary, rounding, ar
     towards = amplitude * ((shares * rho) @ gram)
     against = jnp.where(shares > 0.5, towards < -slack, towards > slack)
     shares, inside = branch(
-        jnp.any(attracting & (sliding | against | met)),
+        jnp.any(attracting & (sliding | against | met | rests)),
         lambda: _solve_box(gram, rho, shares, attracting, (sliding | met) & attracting, rounding, met),
         lambda: (shares, jnp.zeros_like(attracting)),
     )
-    return Row(jnp.where(inside, 0.0, jnp.round(shares)), inside)
+    sides = jnp.where(rests & ~attracting, shares, jnp.round(shares))
+    held = ~rests | jnp.all(jnp.abs(amplitude * ((shares * rho) @ gram)) <= slack)
+    return Row(jnp.where(inside | ~held, 0.0, sides), inside & held)
 
 
 def _solve_box(gram, rho, shares, attracting, sliding, rounding, met):
