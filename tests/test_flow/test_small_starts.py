@@ -50,7 +50,7 @@ def small_outputs():
         )
         slides = name in ("slides", "biases")
         loss = rj.EmpiricalLoss(jnp.array(inputs), jnp.array(targets))
-        yield pytest.param(loss, net, slides, id=name, marks=() if slides else pytest.mark.slow)
+        yield pytest.param(loss, net, slides, id=name, marks=() if name == "slides" else pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("loss", "net", "slides"), list(small_outputs()))
