@@ -21,9 +21,12 @@ _OPTIONS = {
 def compile_nested(function: Callable[..., Any]) -> Callable[..., Any]:
     """`equinox.filter_jit(function)` that compiles fast on a CPU; inside of another compilation `function` as it is."""
 
+    # the options of `jax.jit` that it passes on are not among its annotations
+    filter_jit: Any = eqx.filter_jit
+
     @functools.cache
     def compiled(platform):
-        return eqx.filter_jit(function, compiler_options=_known_options() if platform == "cpu" else {})
+        return filter_jit(function, compiler_options=_known_options() if platform == "cpu" else {})
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:

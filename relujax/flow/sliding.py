@@ -116,8 +116,10 @@ def decide(
     row = _least_norm(inclusion.gram, rho, amplitude, shares, sliding, on_boundary, rounding, arrives, rests)
     activation = _with_row(inclusion, activation, neuron, row, -jnp.sign(amplitude))
     # what is left of a neuron at the origin may lie on any side, and it would have to pass the origin once more
-    kept = jnp.where(passes, 0.0, 1.0)
-    state = State(state.hidden.at[neuron].multiply(kept), state.amplitudes, state.z.at[neuron].multiply(kept))
+    moves = passes & jnp.any(inclusion.moved != 0, axis=0)
+    hidden = jnp.where(moves, 0.0, state.hidden[neuron])
+    z = jnp.where(passes, hidden @ inclusion.inputs.T, state.z[neuron])
+    state = State(state.hidden.at[neuron].set(hidden), state.amplitudes, state.z.at[neuron].set(z))
     return _hold(inclusion, state, activation, neuron), activation
 
 
