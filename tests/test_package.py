@@ -20,7 +20,7 @@ MODULES = sorted(m.name for m in pkgutil.walk_packages([str(ROOT)], "relujax.") 
 # what each room may import of the others, in the order of the house; a room may use any room to its left
 FLOORS = [
     ["_extras", "_precision", "_status", "numbers", "permutations"],
-    ["parallel"],
+    ["compilation", "parallel"],
     ["network"],
     ["arccos", "orthant", "initialise"],
     ["biased_arccos", "reduced_loss", "theory"],
